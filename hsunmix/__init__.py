@@ -1,0 +1,2 @@
+"""Semi-blind hyperspectral unmixing with diffusion models."""
+__version__ = "0.1.0"

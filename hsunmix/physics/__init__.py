@@ -1,0 +1,34 @@
+"""Mixing physics: forward models, simplex, noise, and the closed-form data consistency steps (torch only)."""
+
+from .consistency import (
+    abundance_std,
+    abundance_step,
+    anchor_brightness,
+    endmember_step,
+    fcls,
+    nnls,
+    normal_equations,
+    solve_nonnegative,
+)
+from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
+from .noise import estimate_noise
+from .simplex import project_simplex, split_brightness
+
+__all__ = [
+    "abundance_std",
+    "abundance_step",
+    "anchor_brightness",
+    "endmember_step",
+    "estimate_noise",
+    "fcls",
+    "mix_bilinear",
+    "mix_linear",
+    "mix_postnonlinear",
+    "nnls",
+    "normal_equations",
+    "project_simplex",
+    "solve_nonnegative",
+    "spectral_angle",
+    "split_brightness",
+    "unit_rows",
+]

@@ -1,0 +1,258 @@
+"""Data consistency in closed form: what the measured cube says about abundances and endmembers, given the priors.
+
+Half-quadratic splitting as in DiffPIR (Zhu et al., CVPRW 2023), written for spectral mixing: with `b = s * a`,
+
+    A-step:  min_b  |y - b E|^2_{1/sigma^2} + (sum b - s0)^2 / tau^2 + sum_r p_r (b_r - m_r)^2,   b >= 0
+    E-step:  min_E  |Y - b E|^2_{1/sigma^2} + sum (E - M)^2 / rho^2,                              E >= 0
+
+Both touch the cube once (one matrix product for the whole scene); the rest is R x R algebra in float64, so that
+nearly collinear endmembers are safe with float32 data.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def normal_equations(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gram matrix `E W E^T` and right-hand side `Y W E^T` with `W = diag(1 / noise_std^2)`.
+
+    The pixels are first projected on an orthonormal basis of the endmembers, so that float32 data lose only the
+    square root of the condition number.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) spectra.
+        noise_std: (B,) or scalar standard deviation of the noise.
+
+    Returns:
+        `(gram, rhs)`, (R, R) and (N, R), float64.
+
+    Raises:
+        ValueError: if the number of bands differs.
+    """
+    if pixels.shape[-1] != endmembers.shape[-1]:
+        raise ValueError(
+            f"`endmembers` have {endmembers.shape[-1]} bands, but `pixels` have {pixels.shape[-1]}: "
+            "resample the endmembers to the bands of the cube."
+        )
+    weight = 1 / torch.as_tensor(noise_std, dtype=torch.float64, device=pixels.device).expand(pixels.shape[-1])
+    basis, triangle = torch.linalg.qr((endmembers.double() * weight).T)  # [B, K], [K, R]; K = min(B, R)
+    coordinates = pixels @ (weight[:, None] * basis).to(pixels.dtype)  # [N, K]
+    return triangle.T @ triangle, coordinates.double() @ triangle
+
+
+def nnls(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float | None = None
+) -> torch.Tensor:
+    """Exact non-negative least squares of every pixel on the endmembers: `min_b |y - b E|^2, b >= 0`.
+
+    With the brightness free this is the scaled constrained model (SCLSU) when `b` is then divided by its sum.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) spectra.
+        noise_std: (B,) standard deviation of the noise that weighs the bands; equal weights when `None`.
+
+    Returns:
+        (N, R) non-negative coefficients in the dtype of `pixels`.
+    """
+    gram, rhs = normal_equations(pixels, endmembers, 1.0 if noise_std is None else noise_std)
+    return solve_nonnegative(gram, rhs).to(pixels.dtype)
+
+
+def fcls(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float | None = None) -> torch.Tensor:
+    """Fully constrained least squares (Heinz and Chang, IEEE TGRS 2001): as `nnls`, with `sum b = 1`.
+
+    The sum is imposed by a weight of 1e8 times the mean diagonal of the Gram matrix.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) spectra.
+        noise_std: (B,) standard deviation of the noise; equal weights when `None`.
+
+    Returns:
+        (N, R) abundances on the simplex, in the dtype of `pixels`.
+    """
+    gram, rhs = normal_equations(pixels, endmembers, 1.0 if noise_std is None else noise_std)
+    gram, rhs = anchor_brightness(gram, rhs, 1.0, 1e8 * gram.diagonal().mean())
+    b = solve_nonnegative(gram, rhs)
+    return (b / b.sum(-1, keepdim=True).clamp_min(1e-12)).to(pixels.dtype)
+
+
+def anchor_brightness(
+    gram: torch.Tensor, rhs: torch.Tensor, brightness: torch.Tensor | float, precision: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the term `precision * (sum b - brightness)^2` to the normal equations.
+
+    Args:
+        gram: (R, R) Gram matrix.
+        rhs: (N, R) right-hand side.
+        brightness: (N,) or scalar expected brightness.
+        precision: scalar inverse variance of the brightness around it; 0 leaves it free.
+    """
+    target = torch.as_tensor(brightness, dtype=rhs.dtype, device=rhs.device)
+    return gram + precision, rhs + (precision * target)[..., None]
+
+
+def solve_nonnegative(gram: torch.Tensor, rhs: torch.Tensor, max_iterations: int = 200) -> torch.Tensor:
+    """Solve `min_x x^T G x / 2 - h^T x, x >= 0` for many right-hand sides by block principal pivoting.
+
+    Exact up to rounding (Judice and Pires, 1994; Kim and Park, SIAM J. Sci. Comput. 2011). Pixels that share an
+    active set share one factorisation.
+
+    Args:
+        gram: (R, R) positive semi-definite.
+        rhs: (N, R).
+        max_iterations: bound on the number of exchanges.
+
+    Returns:
+        (N, R), float64.
+    """
+    num_pixels, rank = rhs.shape
+    scale = gram.diagonal().clamp_min(1e-300).rsqrt()  # unit diagonal
+    g = gram * scale[:, None] * scale + 1e-12 * torch.eye(rank, dtype=gram.dtype, device=gram.device)
+    h = rhs * scale
+    tolerance = 1e-10 * h.abs().amax(1, keepdim=True).clamp_min(1e-30)
+    x = torch.zeros_like(h)
+    free = h > 0
+    best = torch.full((num_pixels,), rank + 1, device=h.device)  # fewest infeasibilities so far
+    patience = torch.full_like(best, 3)
+    todo = torch.arange(num_pixels, device=h.device)
+    for _ in range(max_iterations):
+        x[todo] = _solve_on_support(g, h[todo], free[todo])
+        dual = x[todo] @ g - h[todo]
+        wrong = torch.where(free[todo], x[todo] < -tolerance[todo], dual < -tolerance[todo])
+        count = wrong.sum(1)
+        keep = count > 0
+        if not keep.any():
+            break
+        todo, wrong, count = todo[keep], wrong[keep], count[keep]
+        improved = count < best[todo]
+        patience[todo] = torch.where(improved, 3, patience[todo] - 1)
+        best[todo] = torch.minimum(best[todo], count)
+        # Murty's rule, which cannot cycle: exchange only the last infeasible variable once patience is spent
+        index = torch.arange(rank, device=h.device)
+        last = (wrong * (index + 1)).argmax(1, keepdim=True)
+        single = patience[todo] < 0
+        wrong = torch.where(single[:, None], index == last, wrong)
+        free[todo] = free[todo] ^ wrong
+    return x.clamp_min(0) * scale
+
+
+def _solve_on_support(g: torch.Tensor, h: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """Least squares on the free variables of every row; the others are zero."""
+    bits = 2 ** torch.arange(free.shape[1], device=free.device)
+    _, first, which = _unique_rows((free * bits).sum(1))
+    mask = free[first].to(g.dtype)  # [U, R]
+    system = g * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
+    inverse = torch.linalg.inv(system) * mask[:, :, None] * mask[:, None, :]
+    return torch.einsum("nij,nj->ni", inverse[which], h)
+
+
+def _unique_rows(code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Unique values of `code`, the position of one example of each, and the index of every entry."""
+    values, which = code.unique(return_inverse=True)
+    first = torch.empty(len(values), dtype=torch.long, device=code.device)
+    first[which] = torch.arange(len(code), device=code.device)
+    return values, first, which
+
+
+def abundance_step(
+    gram: torch.Tensor,
+    rhs: torch.Tensor,
+    prior: torch.Tensor,
+    precision: torch.Tensor,
+    init: torch.Tensor | None = None,
+    sweeps: int = 20,
+) -> torch.Tensor:
+    """A-step: pull the prior's `b` onto the data, every pixel and endmember with its own trust in the prior.
+
+    Cyclic coordinate descent, exact in the limit for this strictly convex problem (Luo and Tseng, 1992); each sweep
+    is R updates of the whole scene.
+
+    Args:
+        gram: (R, R) from `normal_equations`.
+        rhs: (N, R) likewise.
+        prior: (N, R) scaled abundances `s * a` that the prior expects.
+        precision: (N, R) inverse variances of that expectation.
+        init: (N, R) start; `prior` when `None`.
+        sweeps: upper bound of the passes over the endmembers; ends earlier once nothing moves by 1e-6 of the scale.
+
+    Returns:
+        (N, R) non-negative `b`, float64.
+    """
+    prior, precision = prior.double(), precision.double()
+    h = (rhs + precision * prior).T.contiguous()  # [R, N]: one contiguous row per endmember
+    diagonal = gram.diagonal()[:, None] + precision.T
+    b = (prior if init is None else init.double()).clamp_min(0).T.contiguous()
+    off = gram - torch.diag(gram.diagonal())
+    scale = b.sum(0).mean().clamp_min(1e-12)
+    for _ in range(sweeps):
+        change = torch.zeros((), dtype=b.dtype, device=b.device)
+        for r in range(b.shape[0]):
+            new = ((h[r] - off[r] @ b) / diagonal[r]).clamp_min_(0)
+            change = torch.maximum(change, (new - b[r]).abs().max())
+            b[r] = new
+        if change < 1e-6 * scale:
+            break
+    return b.T
+
+
+def abundance_std(gram: torch.Tensor, precision: torch.Tensor | None = None) -> torch.Tensor:
+    """Standard deviation of `b` under the data and, where given, the prior: `diag((G + diag(p))^-1)^(1/2)`.
+
+    Args:
+        gram: (R, R) from `normal_equations` with the true noise level.
+        precision: (N, R) prior inverse variances, or `None` for the data alone.
+
+    Returns:
+        (R,) without `precision`, else (N, R); float64.
+    """
+    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    ridge = 1e-10 * gram.diagonal().mean()
+    system = gram + ridge * eye if precision is None else gram + torch.diag_embed(precision.double()) + ridge * eye
+    return torch.linalg.inv(system).diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+
+
+def endmember_step(
+    pixels: torch.Tensor,
+    scaled_abundances: torch.Tensor,
+    noise_std: torch.Tensor,
+    prior: torch.Tensor,
+    prior_std: torch.Tensor,
+    covariance: torch.Tensor | None = None,
+    upper: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """E-step: move the endmembers from the prior onto the data, `b` fixed; one R x R solve per band.
+
+    Args:
+        pixels: (N, B) spectra.
+        scaled_abundances: (N, R) `b = s * a`.
+        noise_std: (B,) standard deviation of noise and model error.
+        prior: (R, B) expected endmembers.
+        prior_std: (R, B) or broadcastable: how far each may be off; 0 keeps an endmember exactly.
+        covariance: (R, R) sum over the pixels of the posterior covariance of `b` (the EM correction, Dempster et al.
+            1977, which stops noise in `b` from leaking into the endmembers); none when `None`.
+        upper: endmembers are clipped to [0, upper]; only from below when `None`.
+
+    Returns:
+        `(endmembers, std)`: (R, B) each, in the dtype of `pixels`; `std` is the posterior standard deviation.
+    """
+    b = scaled_abundances.double()
+    gram = b.T @ b if covariance is None else b.T @ b + covariance.double()
+    rhs = (scaled_abundances.to(pixels.dtype).T @ pixels).double()  # [R, B]
+    std = prior_std.double().expand(prior.shape).T  # [B, R]
+    # in units of the prior's std: (D G D / sigma^2 + I) z = D (h - G m) / sigma^2, so that std = 0 is no special case
+    inverse_variance = noise_std.double().square().reciprocal()[:, None]
+    scaled_gram = std[:, :, None] * gram * std[:, None, :] * inverse_variance[..., None]
+    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    force = std * (rhs - gram @ prior.double()).T * inverse_variance
+    posterior = torch.linalg.inv(scaled_gram + eye)  # [B, R, R]
+    move = std * (posterior @ force[..., None]).squeeze(-1)
+    moved = (prior.double() + move.T).clamp(min=0, max=upper)
+    deviation = std * posterior.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    kept = std.T == 0
+    return torch.where(kept, prior.double(), moved).to(pixels.dtype), deviation.T.to(pixels.dtype)
