@@ -1,0 +1,18 @@
+"""The three networks, none of which has the number of bands or of endmembers as a size."""
+
+from .hybrid_stu import HybridSTU, HybridSTUOutput
+from .losses import laplace_nll, spectral_angle_loss, unmixing_loss
+from .resunet_1d import ResUNet1D, ResUNet1DOutput
+from .resunet_2d import ResUNet2D, ResUNet2DOutput
+
+__all__ = [
+    "HybridSTU",
+    "HybridSTUOutput",
+    "ResUNet1D",
+    "ResUNet1DOutput",
+    "ResUNet2D",
+    "ResUNet2DOutput",
+    "laplace_nll",
+    "spectral_angle_loss",
+    "unmixing_loss",
+]

@@ -10,17 +10,20 @@ from .consistency import (
     normal_equations,
     solve_nonnegative,
 )
+from .evidence import Evidence, gather_evidence
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
 from .simplex import project_simplex, split_brightness
 
 __all__ = [
+    "Evidence",
     "abundance_std",
     "abundance_step",
     "anchor_brightness",
     "endmember_step",
     "estimate_noise",
     "fcls",
+    "gather_evidence",
     "mix_bilinear",
     "mix_linear",
     "mix_postnonlinear",

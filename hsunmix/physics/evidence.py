@@ -1,0 +1,120 @@
+"""What the data alone say about the abundances, before any learned prior: closed-form estimate, its error, the misfit.
+
+The networks see the cube only through these maps, which have no band axis: this is what makes them work on any sensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .consistency import abundance_std, anchor_brightness, normal_equations, solve_nonnegative
+from .simplex import split_brightness
+
+
+@dataclass
+class Evidence:
+    """Closed-form unmixing of one scene with given endmembers (N pixels, R endmembers, B bands).
+
+    Attributes:
+        gram: (R, R) Gram matrix of the endmembers, weighted by the effective noise; holds the brightness prior too.
+        rhs: (N, R) right-hand side of the normal equations.
+        scaled_abundances: (N, R) exact solution `b = s * a` under `b >= 0`.
+        abundances: (N, R) `b / sum b`.
+        std: (N, R) standard deviation of `abundances`, from noise, misfit, conditioning and brightness.
+        brightness: (N,) `sum b`.
+        misfit: (N,) natural logarithm of residual rms over noise, both weighted; 0 where the model fits perfectly.
+        noise_std: (B,) effective noise: sensor noise and model error together.
+    """
+
+    gram: torch.Tensor
+    rhs: torch.Tensor
+    scaled_abundances: torch.Tensor
+    abundances: torch.Tensor
+    std: torch.Tensor
+    brightness: torch.Tensor
+    misfit: torch.Tensor
+    noise_std: torch.Tensor
+
+    def maps(self, height: int, width: int) -> torch.Tensor:
+        """The evidence as input maps of the networks, each about in [-1, 1].
+
+        Args:
+            height: rows of the scene.
+            width: columns; `height * width` is the number of pixels.
+
+        Returns:
+            (R, 4, height, width): abundance, log of its standard deviation, log of relative brightness, misfit.
+        """
+        relative = self.brightness / self.brightness.median().clamp_min(1e-6)
+        channels = [
+            2 * self.abundances - 1,
+            self.std.log10() / 1.5 + 1.5,
+            relative.clamp(0.02, 50).log()[:, None].expand_as(self.std) / 2,
+            (self.misfit.clamp_max(6)[:, None].expand_as(self.std) - 1) / 2,
+        ]
+        stacked = torch.stack(channels)  # [4, N, R]
+        return stacked.permute(2, 0, 1).unflatten(-1, (height, width))
+
+
+def gather_evidence(
+    pixels: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    brightness: float = 1.0,
+    brightness_precision: float = 0.0,
+) -> Evidence:
+    """Unmix in closed form and say how far the result can be trusted.
+
+    Two passes: the first, with the sensor noise alone, measures the model error (wrong endmembers, nonlinearity) as
+    the residual in excess of the noise; the second counts it as white noise.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) spectra.
+        noise_std: (B,) sensor noise.
+        brightness: expected brightness, used only with a positive precision.
+        brightness_precision: inverse variance of the brightness around it; 0 leaves it free.
+
+    Returns:
+        The `Evidence`; float64 for `gram` and `rhs`, else the dtype of `pixels`.
+    """
+    num_endmembers, num_bands = endmembers.shape
+    effective = noise_std
+    first = _solve(pixels, endmembers, effective, brightness, brightness_precision)[2]
+    residual = pixels - first.to(pixels.dtype) @ endmembers
+    freedom = num_bands / max(num_bands - num_endmembers, 1)
+    excess = (residual.square().mean(0) * freedom - noise_std.square()).clamp_min(0).mean()
+    effective = (noise_std.square() + excess).sqrt()
+
+    gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
+    abundances, total = split_brightness(scaled)
+    floor = 1e-3 * total.median().clamp_min(1e-6)
+    std = (abundance_std(gram) / total.clamp_min(floor)[:, None]).clamp(1e-5, 1.0)
+    residual = pixels - scaled.to(pixels.dtype) @ endmembers
+    chi2 = (residual / noise_std).square().sum(1) / max(num_bands - num_endmembers, 1)
+    dtype = pixels.dtype
+    return Evidence(
+        gram=gram,
+        rhs=rhs,
+        scaled_abundances=scaled.to(dtype),
+        abundances=abundances.to(dtype),
+        std=std.to(dtype),
+        brightness=total.to(dtype),
+        misfit=0.5 * chi2.clamp_min(1.0).log(),
+        noise_std=effective,
+    )
+
+
+def _solve(
+    pixels: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    brightness: float,
+    brightness_precision: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    gram, rhs = normal_equations(pixels, endmembers, noise_std)
+    if brightness_precision > 0:
+        gram, rhs = anchor_brightness(gram, rhs, brightness, brightness_precision)
+    return gram, rhs, solve_nonnegative(gram, rhs)
