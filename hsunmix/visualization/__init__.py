@@ -1,0 +1,15 @@
+"""Pictures of cubes and of unmixing results, as matplotlib figures that need no display."""
+
+from .composite import color_composite, plot_composite
+from .maps import plot_abundances, plot_residual
+from .report import save_figures
+from .spectra import plot_endmembers
+
+__all__ = [
+    "color_composite",
+    "plot_abundances",
+    "plot_composite",
+    "plot_endmembers",
+    "plot_residual",
+    "save_figures",
+]

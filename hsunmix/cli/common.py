@@ -1,0 +1,161 @@
+"""What the subcommands share: folders, devices, the pipeline, spectra at a cube's bands."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hsunmix.data import Cube, SpectralLibrary
+
+logger = logging.getLogger(__name__)
+
+
+def say(text: str = "") -> None:
+    """Results, on the standard output."""
+    print(text, flush=True)
+
+
+def output_folder(path: Path, files: Iterable[str], overwrite: bool) -> Path:
+    """The folder for results, made where it doesn't exist.
+
+    Raises:
+        ValueError: it is a file, or holds one of `files` and `overwrite` is not set.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; give a folder for the results")
+    there = [name for name in files if (path / name).exists()]
+    if there and not overwrite:
+        raise ValueError(f"{path} already holds {there[0]}; give another folder, or --overwrite")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def choose_device(name: str) -> str:
+    """A torch device: "auto" takes an accelerator where there is one.
+
+    Raises:
+        ValueError: unknown device, or one that this machine doesn't have.
+    """
+    import torch
+
+    if name == "auto":
+        return devices()[0]
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device {name} can't be used ({reason}); this machine has {', '.join(devices())}"
+        ) from error
+    return name
+
+
+def devices() -> list[str]:
+    """Torch devices of this machine, the fastest first."""
+    import torch
+
+    found = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    return [*found, "cpu"]
+
+
+def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
+    """The pipeline from a bundled checkpoint's name, a folder or a Hub repository.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    from diffusers.utils import logging as diffusers_logging
+
+    import hsunmix
+
+    diffusers_logging.disable_progress_bar()  # of loading; the bar over the steps stays
+    source = checkpoint
+    if checkpoint in bundled_checkpoints():
+        source = str(hsunmix.bundled_checkpoint(checkpoint))
+    elif not Path(checkpoint).is_dir() and checkpoint.count("/") != 1:
+        raise ValueError(
+            f"--checkpoint {checkpoint}: neither a folder, nor a Hub repository (user/name), nor one of the bundled "
+            f"checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"
+        )
+    try:
+        pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(source)
+    except Exception as error:  # diffusers, huggingface_hub, safetensors and json each have their own
+        logger.debug("loading failed", exc_info=True)
+        raise ValueError(f"--checkpoint {checkpoint} can't be loaded: {error}") from error
+    pipe.set_progress_bar_config(disable=quiet, desc="unmixing", leave=False)
+    return pipe.to(device)
+
+
+def bundled_checkpoints() -> list[str]:
+    """Names of the checkpoints that are part of the package."""
+    folder = Path(__file__).resolve().parent.parent / "checkpoints"
+    return sorted(path.parent.name for path in folder.glob("*/model_index.json"))
+
+
+def spectra_at_bands(library: SpectralLibrary, cube: Cube, option: str, drop_incomplete: bool) -> SpectralLibrary:
+    """Spectra at the cube's bands: resampled by wavelength, or as they are where the counts agree.
+
+    Args:
+        library: spectra with or without wavelengths.
+        cube: its wavelengths, band widths and good bands.
+        option: what the user gave, for messages.
+        drop_incomplete: leave out spectra that miss a good band, instead of an error.
+
+    Returns:
+        Finite spectra (L, B); at bad bands, which are never used, missing values are 0.
+
+    Raises:
+        ValueError: the bands don't agree and can't be brought to agree, or good bands are missing.
+    """
+    import numpy as np
+
+    from hsunmix.data import SpectralLibrary
+
+    if library.wavelengths is not None and cube.wavelengths is not None:
+        library = library.resample(cube.wavelengths, cube.fwhm)
+    elif library.num_bands != cube.num_bands:
+        without = "the spectra have" if library.wavelengths is None else "the cube has"
+        raise ValueError(
+            f"{option}: {library.num_bands} bands, the cube has {cube.num_bands}, and {without} no wavelengths to "
+            "resample them by"
+        )
+    missing = ~np.isfinite(library.spectra) & cube.band_mask
+    complete = ~missing.any(axis=1)
+    filled = SpectralLibrary(np.nan_to_num(library.spectra, nan=0.0), library.names, library.wavelengths)
+    if drop_incomplete and complete.any():
+        return filled.subset(complete)
+    if not complete.all():
+        bands = np.flatnonzero(missing.any(axis=0))
+        places = bands + 1 if cube.wavelengths is None else np.sort(cube.wavelengths[bands]).round().astype(int)
+        where = f"{'bands' if cube.wavelengths is None else 'wavelengths (nm)'} {places.min()} to {places.max()}"
+        raise ValueError(
+            f"{option}: no values at {len(bands)} bands of the cube, {where}; use spectra that cover them"
+        )
+    return filled
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names with a number behind those that occur more than once."""
+    names = list(names)
+    return [
+        name if names.count(name) == 1 else f"{name} {names[: index + 1].count(name)}"
+        for index, name in enumerate(names)
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that may change a result."""
+    from importlib.metadata import version
+
+    import hsunmix
+
+    packages = ("torch", "diffusers", "numpy", "scipy", "spectral")
+    return {
+        "hsunmix": hsunmix.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }

@@ -1,0 +1,143 @@
+"""Endmember spectra over wavelength, with their uncertainty and what they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .style import FAINT, INK, PALETTE, endmember_names, new_figure
+
+__all__ = ["plot_endmembers"]
+
+_TWO_SIDED_90 = 1.6449  # standard deviations of a normal distribution around its 90 % interval
+
+
+def plot_endmembers(
+    endmembers: np.ndarray,
+    wavelengths: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+    uncertainty: np.ndarray | None = None,
+    coarse: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
+) -> Any:
+    """Spectra with 90 % bands: all in one axes, or one panel each where they are compared with something.
+
+    Args:
+        endmembers: (R, B) reflectance; NaN where a band is missing.
+        wavelengths: (B,) in nm, any order, or None. Lines are broken where the sensor has a gap.
+        names: R names.
+        uncertainty: (R, B) standard deviations.
+        coarse: (R, B) estimate before refinement.
+        reference: (R, B) known spectra.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: shapes that don't agree.
+    """
+    spectra = np.asarray(endmembers, dtype=np.float64)
+    if spectra.ndim != 2:
+        raise ValueError(f"`endmembers` must have the shape (R, B), got {spectra.shape}")
+    given = {"uncertainty": uncertainty, "coarse": coarse, "reference": reference}
+    others = {key: np.asarray(value, dtype=np.float64) for key, value in given.items() if value is not None}
+    for key, value in others.items():
+        if value.shape != spectra.shape:
+            raise ValueError(f"`{key}` has the shape {value.shape}, `endmembers` {spectra.shape}")
+    axis = np.arange(1.0, spectra.shape[1] + 1) if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
+    if axis.shape != (spectra.shape[1],):
+        raise ValueError(f"`wavelengths` has {axis.size} values for {spectra.shape[1]} bands")
+    order, breaks = _order_and_breaks(axis)
+    lines = {key: _broken(value[:, order], breaks) for key, value in ({"refined": spectra} | others).items()}
+    axis = _broken(axis[order][None], breaks)[0]
+    label = "band" if wavelengths is None else "wavelength (nm)"
+    names = endmember_names(names, len(spectra))
+    draw = _panels if "coarse" in others or "reference" in others else _one_axes
+    return draw(axis, lines, names, label)
+
+
+def _order_and_breaks(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order of increasing wavelength, and after which of these bands a line has to be broken."""
+    order = np.argsort(axis, kind="stable")
+    steps = np.diff(axis[order])
+    if len(steps) == 0:
+        return order, np.array([], dtype=int)
+    return order, np.flatnonzero(steps > np.maximum(2.5 * np.median(steps), 12.0)) + 1
+
+
+def _broken(rows: np.ndarray, breaks: np.ndarray) -> np.ndarray:
+    return np.insert(rows, breaks, np.nan, axis=1)
+
+
+def _one_axes(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str) -> Any:
+    figure = new_figure(8.0, 4.2)
+    axes = figure.subplots()
+    for index, name in enumerate(names):
+        _spectrum(axes, axis, lines, index, name)
+    _frame(axes, label)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set_ylabel("reflectance", fontsize=10, color=INK)
+    axes.set_title("Endmembers" + (" with 90 % bands" if "uncertainty" in lines else ""), fontsize=11, color=INK)
+    columns = 1 if len(names) <= 12 else 2
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
+    return figure
+
+
+def _panels(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str) -> Any:
+    columns = min(len(names), 3 if len(names) in (3, 5, 6, 9) else 4)
+    rows = -(-len(names) // columns)
+    figure = new_figure(3.3 * columns + 0.4, 2.4 * rows + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for index, (axes, name) in enumerate(zip(grid.flat, names)):
+        if "reference" in lines:
+            axes.plot(axis, lines["reference"][index], color=INK, lw=1.2, ls=(0, (1, 1.2)), zorder=3)
+        if "coarse" in lines:
+            axes.plot(axis, lines["coarse"][index], color=FAINT, lw=1.1, ls=(0, (4, 2)), zorder=1)
+        _spectrum(axes, axis, lines, index, name)
+        axes.set_title(name, fontsize=10, color=INK)
+        _frame(axes, label if index + columns >= len(names) else "")
+        axes.tick_params(labelbottom=index + columns >= len(names))
+    for axes in grid.flat[len(names) :]:
+        axes.set_axis_off()
+    axes = grid[0, 0]  # all panels share its limits
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    for axes in grid[:, 0]:
+        axes.set_ylabel("reflectance", fontsize=9, color=INK)
+    figure.legend(handles=_legend(lines), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    return figure
+
+
+def _spectrum(axes: Any, axis: np.ndarray, lines: dict[str, np.ndarray], index: int, name: str) -> None:
+    color = PALETTE[index % len(PALETTE)]
+    middle = lines["refined"][index]
+    if "uncertainty" in lines:
+        half = _TWO_SIDED_90 * lines["uncertainty"][index]
+        axes.fill_between(axis, middle - half, middle + half, color=color, alpha=0.25, lw=0, zorder=1)
+    axes.plot(axis, middle, color=color, lw=1.5, label=name, zorder=2, marker="o" if len(axis) < 3 else None)
+
+
+def _legend(lines: dict[str, np.ndarray]) -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [Line2D([], [], color=PALETTE[0], lw=1.5, label="refined")]
+    if "uncertainty" in lines:
+        handles.append(Patch(color=PALETTE[0], alpha=0.25, lw=0, label="90 % interval"))
+    if "coarse" in lines:
+        handles.append(Line2D([], [], color=FAINT, lw=1.1, ls=(0, (4, 2)), label="coarse"))
+    if "reference" in lines:
+        handles.append(Line2D([], [], color=INK, lw=1.2, ls=(0, (1, 1.2)), label="reference"))
+    return handles
+
+
+def _frame(axes: Any, label: str) -> None:
+    axes.set_xlabel(label, fontsize=9, color=INK)
+    axes.margins(x=0.01)
+    axes.grid(color="#e6e6e6", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, color=FAINT)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FAINT)

@@ -1,0 +1,51 @@
+"""Train ResUNet1D, the diffusion network over endmember spectra (DDPM), on spoiled spectra and what the data say of them.
+
+    accelerate launch training/train_endmember_diffusion.py --library usgs.hdr --output_dir runs/endmember_unet --size 32
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from common import argument_parser, train
+from diffusers import DDPMScheduler
+
+from hsunmix.models import ResUNet1D, laplace_nll, spectral_angle_loss
+from hsunmix.physics import spectral_angle
+
+
+def loss_function(model: torch.nn.Module, batch: dict, scheduler: DDPMScheduler) -> dict[str, torch.Tensor]:
+    """MSE + SAM of the predicted clean spectra at a random noise level, and the likelihood of the error expected."""
+    coarse, truth = batch["coarse_endmembers"], batch["endmembers"]
+    scale = coarse.amax(-1, keepdim=True).clamp_min(1e-3)
+    gain = (coarse * truth).sum(-1, keepdim=True) / truth.square().sum(-1, keepdim=True)
+    truth = truth * gain / scale  # the scale of an endmember is not the network's business
+    coarse, moved, moved_std = (x / scale for x in (coarse, batch["moved_endmembers"], batch["moved_std"]))
+    target = 2 * truth - 1
+    timestep = torch.randint(0, scheduler.config.num_train_timesteps, (len(target),), device=target.device)
+    sample = scheduler.add_noise(target, torch.randn_like(target), timestep)
+    clean, log_std = model(sample, timestep, coarse, moved, moved_std, batch["wavelengths"], return_dict=False)
+    error = clean.float() - target
+    predicted = (clean.float() + 1) / 2
+    angle = spectral_angle_loss(predicted, truth)
+    return {
+        "loss": laplace_nll(error, log_std.float()) + error.square().mean() + 0.5 * angle,
+        "sad": angle,
+        "coarse_sad": spectral_angle(coarse, truth).mean(),
+        "moved_sad": spectral_angle(moved, truth).mean(),
+    }
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    network = ResUNet1D.from_pretrained(args.init_from) if args.init_from else ResUNet1D()
+    ddpm = DDPMScheduler(
+        num_train_timesteps=network.config.num_train_timesteps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+    )
+    train(args, network, partial(loss_function, scheduler=ddpm))
