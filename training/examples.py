@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch.utils.data import Dataset
 
 from hsunmix.data import read_library
-from hsunmix.physics import endmember_step, estimate_noise, gather_evidence
+from hsunmix.endmembers.geometric import vertex_components
+from hsunmix.physics import endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
 from hsunmix.simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
 
 
@@ -38,6 +40,7 @@ class ExampleConfig:
         size: rows and columns of a scene.
         num_endmembers: smallest and largest number of endmembers.
         given_fraction: share of scenes whose endmembers are known exactly.
+        extracted_fraction: share of scenes whose endmembers are extracted from the scene.
         max_angle: largest spectral angle, in degrees, by which the other endmembers are off.
         max_contamination: largest share of foreign materials in an endmember, as extraction leaves it.
         no_wavelengths_fraction: share of batches without wavelengths.
@@ -46,7 +49,8 @@ class ExampleConfig:
     batch_size: int = 4
     size: int = 64
     num_endmembers: tuple[int, int] = (2, 7)
-    given_fraction: float = 0.5
+    given_fraction: float = 0.4
+    extracted_fraction: float = 0.2
     max_angle: float = 8.0
     max_contamination: float = 0.2
     no_wavelengths_fraction: float = 0.2
@@ -98,10 +102,10 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
     Returns:
         `cube` (B, H, W); `coarse_endmembers`, `moved_endmembers`, `moved_std`, `endmembers` (R, B): the start, the start
         after one closed-form step onto the data and that step's standard deviation, the truth; `evidence` and
-        `moved_evidence` (R, 4, H, W) of the two; `abundances` (R, H, W), the truth.
+        `moved_evidence` (R, 4, H, W) of the two; `abundances` (R, H, W), the truth; `misfit` (), mean misfit at the start.
     """
-    height, width, num_bands = scene.cube.shape
-    pixels = scene.cube.reshape(-1, num_bands)
+    pixels = scene.cube.flatten(0, 1)
+    valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
     truth, abundances = scene.endmembers, scene.abundances  # [R, B], [H, W, R]
     if torch.rand((), generator=generator) < 0.5:  # count abundances per endmember of maximum 1
         peak = truth.amax(1).clamp_min(1e-3)
@@ -116,8 +120,14 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
     if constant and torch.rand((), generator=generator) < 0.7:
         precision = float(0.01 + 0.05 * torch.rand((), generator=generator)) ** -2
 
-    given = bool(torch.rand((), generator=generator) < config.given_fraction)
-    coarse = truth if given else spoil_endmembers(truth, generator, config)
+    draw = float(torch.rand((), generator=generator))
+    given = draw < config.given_fraction
+    if given:
+        coarse = truth
+    elif draw < config.given_fraction + config.extracted_fraction:
+        coarse = extract_like(pixels, truth, generator)
+    else:
+        coarse = spoil_endmembers(truth, generator, config)
     noise_std = estimate_noise(pixels)
     start = gather_evidence(pixels, coarse, noise_std, 1.0, precision)
     scale = coarse.amax(1, keepdim=True).clamp_min(1e-3)
@@ -134,10 +144,22 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
         "moved_endmembers": moved,
         "moved_std": moved_std,
         "endmembers": truth,
-        "evidence": start.maps(height, width),
-        "moved_evidence": moved_evidence.maps(height, width),
+        "evidence": start.maps(valid),
+        "moved_evidence": moved_evidence.maps(valid),
         "abundances": abundances.permute(2, 0, 1),
+        "misfit": start.misfit.mean(),
     }
+
+
+def extract_like(pixels: torch.Tensor, truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Endmembers (R, B) extracted from the pixels by VCA in the signal subspace, in the order and norm of the truth."""
+    _, vectors = torch.linalg.eigh((pixels.T @ pixels).double())
+    basis = vectors[:, -len(truth) :].to(pixels.dtype)  # [B, R]
+    points = unit_rows(pixels @ basis)
+    index = vertex_components(points.double(), len(truth), 1, generator)[0]
+    found = (points[index] @ basis.T).clamp_min(1e-4)
+    order = linear_sum_assignment(spectral_angle(truth[:, None], found[None]).numpy())[1]
+    return unit_rows(found[order]) * truth.norm(dim=1, keepdim=True)
 
 
 def spoil_endmembers(endmembers: torch.Tensor, generator: torch.Generator, config: ExampleConfig) -> torch.Tensor:

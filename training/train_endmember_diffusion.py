@@ -25,7 +25,9 @@ def loss_function(model: torch.nn.Module, batch: dict, scheduler: DDPMScheduler)
     target = 2 * truth - 1
     timestep = torch.randint(0, scheduler.config.num_train_timesteps, (len(target),), device=target.device)
     sample = scheduler.add_noise(target, torch.randn_like(target), timestep)
-    clean, log_std = model(sample, timestep, coarse, moved, moved_std, batch["wavelengths"], return_dict=False)
+    clean, log_std = model(
+        sample, timestep, coarse, moved, moved_std, batch["misfit"], batch["wavelengths"], return_dict=False
+    )
     error = clean.float() - target
     predicted = (clean.float() + 1) / 2
     angle = spectral_angle_loss(predicted, truth)

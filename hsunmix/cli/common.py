@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,12 @@ def spectra_at_bands(library: SpectralLibrary, cube: Cube, option: str, drop_inc
             f"{option}: no values at {len(bands)} bands of the cube, {where}; use spectra that cover them"
         )
     return filled
+
+
+def first(output: Any) -> dict[str, Any]:
+    """Fields of the pipeline's output for its first cube; None stays None."""
+    values = {field.name: getattr(output, field.name) for field in fields(output)}
+    return {name: None if value is None else value[0] for name, value in values.items()}
 
 
 def distinct(names: Iterable[str]) -> list[str]:

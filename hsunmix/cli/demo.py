@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .common import choose_device, distinct, load_pipeline, output_folder, say
+from .common import choose_device, distinct, first, load_pipeline, output_folder, say
 
 DESCRIPTION = """\
 Simulate a scene whose truth is known (parametric spectra, 20 dB of noise), unmix it knowing only the number of
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         num_inference_steps=args.steps,
         generator=torch.Generator("cpu").manual_seed(args.seed),
     )
-    result = {key: None if value is None else value[0] for key, value in output.items()}
+    result = first(output)
     coarse = score(result["coarse_endmembers"], result["coarse_abundances"], scene)
     refined = score(result["endmembers"], result["abundances"], scene)
     say(table(coarse, refined))

@@ -57,9 +57,6 @@ def summarize(cube: Cube, result: dict[str, Any], names: list[str]) -> dict[str,
     """What was unmixed and what came out, in a few numbers for summary.json."""
     maps, brightness = result["abundances"], result["brightness"]
     good = cube.band_mask
-    noise = np.asarray(result["noise"], dtype=np.float64)[good]
-    values = cube.data[~cube.nodata_mask][:, good].astype(np.float64)
-    noise_power = float(np.mean(noise**2))
     return {
         "cube": {
             "path": cube.path,
@@ -76,11 +73,23 @@ def summarize(cube: Cube, result: dict[str, Any], names: list[str]) -> dict[str,
             {"name": name, "mean_abundance": np.nanmean(maps[:, :, index]), "maximum": np.nanmax(maps[:, :, index])}
             for index, name in enumerate(names)
         ],
+        "brightness_mode": result.get("brightness_mode"),
         "brightness_5_50_95_percentiles": np.nanpercentile(brightness, [5, 50, 95]),
         "residual_rms": float(np.sqrt(np.nanmean(np.square(result["residual"])))),
-        "noise_std_median": float(np.median(noise)),
-        "snr_db": 10 * np.log10(np.mean(values**2) / noise_power) if noise_power > 0 else None,
+        "noise_std_median": float(np.nanmedian(result["noise"])),
+        "snr_db": signal_to_noise(result),
     }
+
+
+def signal_to_noise(result: dict[str, Any]) -> float | None:
+    """Power of the reconstruction over power of the estimated noise in dB; None without noise."""
+    amounts = (result["brightness"][:, :, None] * result["abundances"]).astype(np.float64)
+    amounts = amounts[np.isfinite(amounts).all(axis=2)]  # (N, R)
+    spectra = result["endmembers"].astype(np.float64)
+    spectra = spectra[:, np.isfinite(spectra).all(axis=0)]  # (R, B)
+    signal = np.einsum("nr,nq,rq->", amounts, amounts, spectra @ spectra.T, optimize=True) / amounts.shape[0]
+    noise = float(np.nanmean(np.square(result["noise"], dtype=np.float64)))
+    return float(10 * np.log10(signal / spectra.shape[1] / noise)) if noise > 0 else None
 
 
 def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:

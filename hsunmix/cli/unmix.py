@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import choose_device, distinct, load_pipeline, output_folder, spectra_at_bands, versions
+from .common import choose_device, distinct, first, load_pipeline, output_folder, spectra_at_bands, versions
 from .results import FILES, report, summarize, write_results
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         generator=torch.Generator("cpu").manual_seed(args.seed),
     )
     clock.lap("unmix")
-    result = {key: None if value is None else value[0] for key, value in output.items()}
+    result = first(output)
     names = name_endmembers(result, known)
     write_results(folder, cube, result, names)
     clock.lap("write")
@@ -170,15 +170,21 @@ def read_known_spectra(args: argparse.Namespace, cube: Cube) -> dict[str, Spectr
 
 def name_endmembers(result: dict[str, Any], known: dict[str, SpectralLibrary]) -> list[str]:
     """Names of the given spectra, or of the library's spectra that were chosen; else "endmember 1", ..."""
+    count = len(result["endmembers"])
+    names = [f"endmember {index + 1}" for index in range(count)]
+    if "library" in known:
+        names = nearest_names(result["coarse_endmembers"], known["library"])
+    given = [name for key in ("fixed_endmembers", "endmembers") if key in known for name in known[key].names]
+    names[: len(given)] = given[:count]
+    return distinct(names)
+
+
+def nearest_names(spectra: Any, library: SpectralLibrary) -> list[str]:
+    """Names of the library's spectra at the least angle; masked bands of `spectra` (R, B) are NaN."""
     import numpy as np
 
     from hsunmix.evaluation import spectral_angles
 
-    count = len(result["endmembers"])
-    names = [f"endmember {index + 1}" for index in range(count)]
-    if "library" in known:
-        nearest = np.argmin(spectral_angles(result["coarse_endmembers"], known["library"].spectra), axis=1)
-        names = [known["library"].names[index] for index in nearest]
-    given = [name for key in ("fixed_endmembers", "endmembers") if key in known for name in known[key].names]
-    names[: len(given)] = given[:count]
-    return distinct(names)
+    used = np.isfinite(spectra).all(axis=0)
+    nearest = spectral_angles(np.asarray(spectra)[:, used], library.spectra[:, used]).argmin(axis=1)
+    return [library.names[index] for index in nearest]

@@ -40,8 +40,8 @@ class Cube:
     data: np.ndarray
     wavelengths: np.ndarray | None = None
     fwhm: np.ndarray | None = None
-    band_mask: np.ndarray = None  # type: ignore[assignment]  # arrays once constructed
-    nodata_mask: np.ndarray = None  # type: ignore[assignment]
+    band_mask: Any = None  # None only before construction ends
+    nodata_mask: Any = None
     scale: float = 1.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +81,31 @@ def open_envi(path: str | os.PathLike[str]) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Parameters with non-lowercase names")
         try:
-            header = envi.read_envi_header(str(header_path))
-            _check_header(header, header_path, data_path)
-            image = envi.open(str(header_path), str(data_path))
+            with _utf8(header_path) as readable:
+                header = envi.read_envi_header(readable)
+                _check_header(header, header_path, data_path)
+                image = envi.open(readable, str(data_path))
         except (ValueError, KeyError, SpyException) as error:
             if str(header_path.with_suffix("")) in str(error):
                 raise
             raise ValueError(f"{header_path}: not a usable ENVI header ({error})") from error
     image.header = header
     return image
+
+
+@contextmanager
+def _utf8(header_path: Path) -> Iterator[str]:
+    """The header's name; of a copy in UTF-8 where a unit like µm was written in Latin-1."""
+    content = header_path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / header_path.name
+            copy.write_text(content.decode("latin-1"), encoding="utf-8")
+            yield str(copy)
+    else:
+        yield str(header_path)
 
 
 def _check_header(header: dict[str, Any], header_path: Path, data_path: Path) -> None:
@@ -194,7 +213,7 @@ def cube_from_spyfile(image: Any, wavelengths: Any = None, scale: float | None =
     mask = ignored(raw, header, applied)
     data = np.array(raw, dtype=np.float32, order="C")
     if scale is not None:
-        remaining = float(scale)
+        remaining = float(scale) / applied
     elif applied * remaining == 1.0:
         _apply_gains(data, header)
     if remaining != 1.0:

@@ -145,5 +145,5 @@ class HybridSTU(ModelMixin, ConfigMixin):
         for scene, spectra in zip(cube.float(), endmembers.float(), strict=True):
             pixels = scene.flatten(1).T
             evidence = gather_evidence(pixels, spectra, estimate_noise(pixels))
-            maps.append(evidence.maps(*scene.shape[1:]))
+            maps.append(evidence.maps(torch.ones(scene.shape[1:], dtype=torch.bool, device=scene.device)))
         return torch.stack(maps).to(cube.dtype)

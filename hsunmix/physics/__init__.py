@@ -1,5 +1,6 @@
 """Mixing physics: forward models, simplex, noise, and the closed-form data consistency steps (torch only)."""
 
+from .brightness import BrightnessModel, brightness_model, brightness_variation
 from .consistency import (
     abundance_std,
     abundance_step,
@@ -10,16 +11,19 @@ from .consistency import (
     normal_equations,
     solve_nonnegative,
 )
-from .evidence import Evidence, gather_evidence
+from .evidence import Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
 from .simplex import project_simplex, split_brightness
 
 __all__ = [
+    "BrightnessModel",
     "Evidence",
     "abundance_std",
     "abundance_step",
     "anchor_brightness",
+    "brightness_model",
+    "brightness_variation",
     "endmember_step",
     "estimate_noise",
     "fcls",
@@ -30,6 +34,7 @@ __all__ = [
     "nnls",
     "normal_equations",
     "project_simplex",
+    "scatter",
     "solve_nonnegative",
     "spectral_angle",
     "split_brightness",

@@ -12,6 +12,9 @@ import torch
 from .consistency import abundance_std, anchor_brightness, normal_equations, solve_nonnegative
 from .simplex import split_brightness
 
+# Model error is smooth along the spectrum: so many neighbouring bands repeat the same error, not independent ones.
+_BANDS_PER_ERROR = 9.0
+
 
 @dataclass
 class Evidence:
@@ -37,15 +40,14 @@ class Evidence:
     misfit: torch.Tensor
     noise_std: torch.Tensor
 
-    def maps(self, height: int, width: int) -> torch.Tensor:
+    def maps(self, valid: torch.Tensor) -> torch.Tensor:
         """The evidence as input maps of the networks, each about in [-1, 1].
 
         Args:
-            height: rows of the scene.
-            width: columns; `height * width` is the number of pixels.
+            valid: (H, W) bool, where the N pixels lie; the mean of the others fills the rest.
 
         Returns:
-            (R, 4, height, width): abundance, log of its standard deviation, log of relative brightness, misfit.
+            (R, 4, H, W): abundance, log of its standard deviation, log of relative brightness, misfit.
         """
         relative = self.brightness / self.brightness.median().clamp_min(1e-6)
         channels = [
@@ -54,8 +56,14 @@ class Evidence:
             relative.clamp(0.02, 50).log()[:, None].expand_as(self.std) / 2,
             (self.misfit.clamp_max(6)[:, None].expand_as(self.std) - 1) / 2,
         ]
-        stacked = torch.stack(channels)  # [4, N, R]
-        return stacked.permute(2, 0, 1).unflatten(-1, (height, width))
+        return scatter(torch.stack(channels, dim=-1), valid).permute(2, 3, 0, 1)
+
+
+def scatter(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Put pixel values (N, ...) back on their grid (H, W, ...); the rest gets their mean."""
+    grid = values.mean(0).expand(*valid.shape, *values.shape[1:]).clone()
+    grid[valid] = values
+    return grid
 
 
 def gather_evidence(
@@ -68,7 +76,7 @@ def gather_evidence(
     """Unmix in closed form and say how far the result can be trusted.
 
     Two passes: the first, with the sensor noise alone, measures the model error (wrong endmembers, nonlinearity) as
-    the residual in excess of the noise; the second counts it as white noise.
+    the residual in excess of the noise; the second counts it as noise, correlated over neighbouring bands.
 
     Args:
         pixels: (N, B) spectra.
@@ -86,7 +94,7 @@ def gather_evidence(
     residual = pixels - first.to(pixels.dtype) @ endmembers
     freedom = num_bands / max(num_bands - num_endmembers, 1)
     excess = (residual.square().mean(0) * freedom - noise_std.square()).clamp_min(0).mean()
-    effective = (noise_std.square() + excess).sqrt()
+    effective = (noise_std.square() + _BANDS_PER_ERROR * excess).sqrt()
 
     gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
     abundances, total = split_brightness(scaled)

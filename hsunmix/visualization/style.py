@@ -47,9 +47,7 @@ def color_map(name: str) -> Any:
     """A colour map that shows missing values in grey."""
     from matplotlib import colormaps
 
-    colors = colormaps[name].copy()
-    colors.set_bad(MISSING)
-    return colors
+    return colormaps[name].with_extremes(bad=MISSING)
 
 
 def bare_axes(axes: Any) -> None:

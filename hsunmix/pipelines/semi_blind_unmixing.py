@@ -1,0 +1,544 @@
+"""Semi-blind hyperspectral unmixing as a diffusers pipeline: read `SemiBlindUnmixingPipeline.__call__` from the top.
+
+Coarse estimate, then one DDIM loop over two chains (abundance maps, endmember spectra) with the mixing physics solved in
+closed form at every step (DDIM: Song et al., ICLR 2021; plug-and-play data consistency: Zhu et al., CVPRW 2023).
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.schedulers import DDIMScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_hf_hub_args
+
+from ..endmembers import estimate_num_endmembers, extract_endmembers, select_from_library
+from ..models import HybridSTU, ResUNet1D, ResUNet2D
+from ..physics import brightness_model, spectral_angle
+from .chain import Chain
+from .ensemble import summarise
+from .output import SemiBlindUnmixingOutput
+from .processor import HyperspectralProcessor, PreparedCube, stack
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+class SemiBlindUnmixingPipeline(DiffusionPipeline):
+    r"""Abundance maps and endmember spectra of hyperspectral cubes, for any sensor and any number of endmembers.
+
+    Mixing model: `y_n = s_n E^T a_n + noise`, with abundances on the simplex and a free or fixed brightness `s_n`.
+
+    Args:
+        encoder: `HybridSTU`, coarse abundances.
+        unet: `ResUNet2D`, denoises abundance maps.
+        endmember_unet: `ResUNet1D`, denoises endmember spectra.
+        scheduler: `DDIMScheduler` of the abundance chain, `prediction_type="sample"`.
+        endmember_scheduler: `DDIMScheduler` of the endmember chain; an object of its own.
+        default_denoising_steps: `num_inference_steps` where the call gives none.
+        default_strength: `strength` where the call gives none.
+        default_guidance_scale: `guidance_scale` where the call gives none.
+        endmember_trust: factor on the error that `endmember_unet` expects of itself, in the E-step.
+
+    Example:
+        ```py
+        >>> import hsunmix
+        >>> from hsunmix import SemiBlindUnmixingPipeline
+
+        >>> pipe = SemiBlindUnmixingPipeline.from_pretrained(hsunmix.bundled_checkpoint("base"))
+        >>> out = pipe(cube, wavelengths=wavelengths, num_endmembers=4)
+        >>> out.abundances[0].shape  # (H, W, 4)
+        ```
+    """
+
+    model_cpu_offload_seq = "encoder->endmember_unet->unet"
+    _callback_tensor_inputs = ["latents", "endmember_latents"]
+
+    def __init__(
+        self,
+        encoder: HybridSTU,
+        unet: ResUNet2D,
+        endmember_unet: ResUNet1D,
+        scheduler: DDIMScheduler,
+        endmember_scheduler: DDIMScheduler,
+        default_denoising_steps: int = 10,
+        default_strength: float = 1.0,
+        default_guidance_scale: float = 1.0,
+        endmember_trust: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            encoder=encoder,
+            unet=unet,
+            endmember_unet=endmember_unet,
+            scheduler=scheduler,
+            endmember_scheduler=endmember_scheduler,
+        )
+        self.register_to_config(
+            default_denoising_steps=default_denoising_steps,
+            default_strength=default_strength,
+            default_guidance_scale=default_guidance_scale,
+            endmember_trust=endmember_trust,
+        )
+        self.processor = HyperspectralProcessor()
+        self._interrupt = False
+
+    @property
+    def guidance_scale(self) -> float:
+        """Weight of the data against the learned prior; 1 trusts both as far as their errors say."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Denoising steps of the last call, after `strength`."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `_interrupt` in a callback to stop after the step."""
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        cube: Any,
+        wavelengths: Any = None,
+        num_endmembers: int | None = None,
+        endmembers: Any = None,
+        fixed_endmembers: Any = None,
+        library: Any = None,
+        num_inference_steps: int | None = None,
+        strength: float | None = None,
+        guidance_scale: float | None = None,
+        brightness: str = "auto",
+        ensemble_size: int = 1,
+        output_uncertainty: bool = False,
+        batch_size: int | None = None,
+        reflectance_scale: float | None = None,
+        latents: torch.Tensor | list[torch.Tensor] | None = None,
+        generator: Generators = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> SemiBlindUnmixingOutput | tuple:
+        """Unmix one or more cubes.
+
+        Args:
+            cube: (H, W, B) or (N, H, W, B) reflectance, a list of cubes, `hsunmix.data.Cube`, a file name, or what
+                `spectral.open_image` returns.
+            wavelengths: (B,) band centres in nm (micrometres are converted); those of the cube when `None`.
+            num_endmembers: R; estimated (HySime) when neither it nor spectra are given.
+            endmembers: (R, B) approximate spectra: the start of the endmember chain.
+            fixed_endmembers: (R, B) exact spectra: up to scale they come out as they went in.
+            library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from.
+            num_inference_steps: DDIM steps; 0 returns the coarse estimate.
+            strength: share of the noise schedule that is run, in (0, 1]; below 1 the chains stay nearer the coarse start.
+            guidance_scale: weight of the data against the learned prior, positive.
+            brightness: "free" (illumination varies; endmembers of equal maximum), "fixed" (abundances times endmembers
+                give the pixel), or "auto", which decides from the scene.
+            ensemble_size: number of chains with different noise and endmember candidates that are averaged.
+            output_uncertainty: return standard deviations.
+            batch_size: chains per network call; bounds the memory.
+            reflectance_scale: number that stands for reflectance 1; guessed, with a warning, when `None`.
+            latents: (N * ensemble_size, R, H, W) start of the abundance chain, from `output_type="latent"`.
+            generator: source of all randomness; a list gives each cube its own.
+            output_type: "np" | "pt" | "latent" (the raw abundance latents first, else as "pt").
+            return_dict: `SemiBlindUnmixingOutput` instead of a tuple of its fields in order, `None` ones included.
+            callback_on_step_end: called as `callback(pipe, step, timestep, tensors)` after each step.
+            callback_on_step_end_tensor_inputs: names of `tensors`: "latents", "endmember_latents".
+
+        Returns:
+            `SemiBlindUnmixingOutput`.
+
+        Raises:
+            ValueError: for inputs that can't be unmixed; the message names the argument.
+        """
+        # 0. Arguments and defaults
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        config = self.config
+        steps = config.default_denoising_steps if num_inference_steps is None else num_inference_steps
+        strength = config.default_strength if strength is None else strength
+        self._guidance_scale = config.default_guidance_scale if guidance_scale is None else guidance_scale
+        self._interrupt = False
+        wanted = ["latents"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
+        self.check_inputs(
+            steps, strength, self._guidance_scale, num_endmembers, endmembers, fixed_endmembers, library,
+            ensemble_size, batch_size, output_type, wanted,
+        )  # fmt: skip
+        device = self._execution_device
+
+        # 1. Check, scale and mask the cubes; 2. estimate their noise
+        cubes = [one.to(device) for one in self.processor.preprocess(cube, wavelengths, reflectance_scale)]
+        generators = self._spread(generator, len(cubes))
+
+        # 3. Endmembers E0 of every chain: given, from the library, or extracted
+        chains: list[Chain] = []
+        for one, source in zip(cubes, generators, strict=True):
+            starts, movable = self._start_endmembers(
+                one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
+            )  # [M, R, K], [R]
+            model = brightness_model(one.pixels, starts[0], one.noise_std, brightness)
+            chains += [Chain(one, start, movable, model) for start in starts]
+        batches = self._group(chains, batch_size)
+
+        # 4. Coarse abundances
+        for batch in batches:
+            self._encode(batch, chains)
+
+        # 5. Posterior sampling: both chains start from the coarse estimate, noised to the level that `strength` says
+        timesteps = self._timesteps(steps, strength, device)
+        self._num_timesteps = len(timesteps)
+        noise_scale = 0.0 if ensemble_size == 1 else 1.0
+        latents, endmember_latents = self._start_latents(chains, generators, timesteps, noise_scale, latents)
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for i, t in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                for batch in batches:
+                    # a. + b. the networks predict clean spectra and maps, c. data consistency pulls them onto the cube
+                    self._update_endmembers(batch, chains, endmember_latents, t)
+                    self._update_abundances(batch, chains, latents, t)
+                # d. each scheduler steps to the next, lower noise level
+                clean = [2 * chain.abundance_maps() - 1 for chain in chains]  # [R, H, W] each
+                latents = self._step(self.scheduler, clean, t, latents)
+                clean = [2 * chain.endmembers / chain.scale - 1 for chain in chains]  # [R, K] each
+                endmember_latents = self._step(self.endmember_scheduler, clean, t, endmember_latents)
+
+                if callback_on_step_end is not None:
+                    tensors = {"latents": _pack(latents), "endmember_latents": _pack(endmember_latents)}
+                    tensors = callback_on_step_end(self, i, t, {name: tensors[name] for name in wanted}) or {}
+                    latents = _unpack(tensors.get("latents"), latents)
+                    endmember_latents = _unpack(tensors.get("endmember_latents"), endmember_latents)
+                progress_bar.update()
+
+        # 6. Mean and spread over the chains of each cube; 7. on the user's grid, bands and order
+        results = []
+        for first in range(0, len(chains), ensemble_size):
+            members = slice(first, first + ensemble_size)
+            sampled = latents[members] if len(timesteps) else None
+            results.append(summarise(chains[members], sampled, ensemble_size > 1 or output_uncertainty))
+        self.maybe_free_model_hooks()
+
+        kind = "np" if output_type == "np" else "pt"
+        fields = {name: [result[name] for result in results] for name in results[0]}
+        arrays = {
+            name: None if values[0] is None else stack(values, kind, self.unet.dtype) for name, values in fields.items()
+        }
+        if output_type == "latent":
+            arrays["abundances"] = _pack(latents)
+        modes = [chains[i].brightness_model.mode for i in range(0, len(chains), ensemble_size)]
+        output = SemiBlindUnmixingOutput(**arrays, brightness_mode=modes)
+        return output if return_dict else tuple(getattr(output, name) for name in output.__dataclass_fields__)
+
+    def check_inputs(
+        self,
+        num_inference_steps: int,
+        strength: float,
+        guidance_scale: float,
+        num_endmembers: int | None,
+        endmembers: Any,
+        fixed_endmembers: Any,
+        library: Any,
+        ensemble_size: int,
+        batch_size: int | None,
+        output_type: str,
+        callback_tensors: list[str],
+    ) -> None:
+        """Refuse what can't be run, before any work is done.
+
+        Raises:
+            ValueError: names the argument and says what is allowed.
+        """
+        if not _is_integer(num_inference_steps) or num_inference_steps < 0:
+            raise ValueError(f"`num_inference_steps` must be an integer of 0 or more, but is {num_inference_steps!r}.")
+        if not 0 < strength <= 1:
+            raise ValueError(f"`strength` must be in (0, 1], but is {strength!r}.")
+        if not guidance_scale > 0:
+            raise ValueError(f"`guidance_scale` must be positive, but is {guidance_scale!r}.")
+        for name, value in (("ensemble_size", ensemble_size), ("batch_size", batch_size)):
+            if value is not None and (not _is_integer(value) or value < 1):
+                raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
+        if num_endmembers is not None and (not _is_integer(num_endmembers) or num_endmembers < 2):
+            raise ValueError(f"`num_endmembers` must be an integer of 2 or more, but is {num_endmembers!r}.")
+        if library is not None and (endmembers is not None or fixed_endmembers is not None):
+            raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
+        if output_type not in ("np", "pt", "latent"):
+            raise ValueError(f'`output_type` must be "np", "pt" or "latent", but is {output_type!r}.')
+        unknown = [name for name in callback_tensors if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` has {unknown}, but only {self._callback_tensor_inputs} exist."
+            )
+
+    @staticmethod
+    def _spread(generator: Generators, count: int) -> list[torch.Generator | None]:
+        """One generator per cube: a list as given, a single one (or none) shared and used in order."""
+        if isinstance(generator, (list, tuple)):
+            if len(generator) != count:
+                raise ValueError(f"`generator` is a list of {len(generator)}, but there are {count} cubes.")
+            spread = list(generator)
+        else:
+            spread = [generator] * count
+        if not all(one is None or isinstance(one, torch.Generator) for one in spread):
+            raise ValueError("`generator` must be a `torch.Generator`, a list of them, or `None`.")
+        return spread
+
+    def _start_endmembers(
+        self,
+        cube: PreparedCube,
+        num_endmembers: int | None,
+        endmembers: Any,
+        fixed_endmembers: Any,
+        library: Any,
+        ensemble_size: int,
+        generator: torch.Generator | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """E0 of every ensemble member [M, R, K], and which endmembers may move [R]."""
+        spectra = self.processor.spectra
+        fixed = None if fixed_endmembers is None else spectra(fixed_endmembers, cube, "fixed_endmembers")
+        loose = None if endmembers is None else spectra(endmembers, cube, "endmembers")
+        known = [part for part in (fixed, loose) if part is not None]
+        given = torch.cat(known) if known else None
+        count = num_endmembers if num_endmembers is not None or given is None else max(len(given), 2)
+        if given is not None and count is not None and count < len(given):
+            raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
+        if count is None:
+            count = estimate_num_endmembers(cube.pixels, cube.noise_std)
+        if count > cube.pixels.shape[1]:
+            raise ValueError(f"`num_endmembers` is {count}, but the cube has only {cube.pixels.shape[1]} usable bands.")
+        if given is not None and len(given) == count:
+            starts = given.expand(ensemble_size, -1, -1)
+        elif library is not None:
+            chosen = select_from_library(cube.pixels, spectra(library, cube, "library"), count, cube.noise_std)
+            starts = chosen.expand(ensemble_size, -1, -1)
+        else:
+            if count > len(cube.pixels):
+                raise ValueError(
+                    f"`num_endmembers` is {count}, but the cube has only {len(cube.pixels)} usable pixels: pass "
+                    "`endmembers`, `fixed_endmembers` or a larger cube."
+                )
+            starts = self._extract(cube, count, ensemble_size, generator)
+            if given is not None:
+                starts = torch.stack([_insert(start, given) for start in starts])
+        movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
+        movable[: 0 if fixed is None else len(fixed)] = False
+        return starts, movable
+
+    @staticmethod
+    def _extract(
+        cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        """Blind endmembers [M, R, K]: the best of the candidates, for further members the next best ones."""
+        grid = cube.to_map(cube.pixels).nan_to_num()
+        found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator)
+        sets = [found.endmembers, *(_align(one, found.endmembers) for one in found.candidates[1:ensemble_size])]
+        return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)])
+
+    def _timesteps(self, steps: int, strength: float, device: torch.device) -> torch.Tensor:
+        """The part of the schedule that `strength` leaves, both schedulers set to it."""
+        if steps == 0:
+            return torch.empty(0, dtype=torch.long, device=device)
+        for scheduler in (self.scheduler, self.endmember_scheduler):
+            scheduler.set_timesteps(steps, device=device)
+        kept = max(1, min(int(steps * strength), steps))
+        first = (len(self.scheduler.timesteps) // steps) * (steps - kept)
+        for scheduler in (self.scheduler, self.endmember_scheduler):
+            if hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(first)
+        return self.scheduler.timesteps[first:]
+
+    def _start_latents(
+        self,
+        chains: list[Chain],
+        generators: list[torch.Generator | None],
+        timesteps: torch.Tensor,
+        noise_scale: float,
+        latents: torch.Tensor | list[torch.Tensor] | None,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Noised coarse estimates of both chains.
+
+        The deterministic (DDIM) trajectory from zero noise ends, for a Gaussian posterior, at its mean; chains of an
+        ensemble start from noise of unit variance and sample the posterior.
+        """
+        members = len(chains) // len(generators)
+        maps, spectra = [], []
+        for index, chain in enumerate(chains):
+            source = generators[index // members]
+            centred = 2 * chain.coarse_maps - 1  # [R, H, W]
+            lines = 2 * chain.coarse_endmembers / chain.scale - 1  # [R, K]
+            noise = [randn_tensor(x.shape, generator=source, device=x.device, dtype=x.dtype) for x in (centred, lines)]
+            if len(timesteps):
+                start = timesteps[:1]
+                centred = self.scheduler.add_noise(centred, noise_scale * noise[0], start)
+                lines = self.endmember_scheduler.add_noise(lines, noise_scale * noise[1], start)
+            maps.append(centred)
+            spectra.append(lines)
+        if latents is not None:
+            given = list(latents)
+            if [tuple(x.shape) for x in given] != [tuple(x.shape) for x in maps]:
+                raise ValueError(
+                    f"`latents` must hold one (R, H, W) tensor for each of {len(maps)} chains, {tuple(maps[0].shape)} "
+                    f"here, but have shape {[tuple(x.shape) for x in given]}."
+                )
+            maps = [x.to(like.device, like.dtype) for x, like in zip(given, maps, strict=True)]
+        return maps, spectra
+
+    @staticmethod
+    def _group(chains: list[Chain], batch_size: int | None) -> list[list[int]]:
+        """Indices of chains that fit in one network call: neighbours of equal shape, at most `batch_size`."""
+        batches: list[list[int]] = []
+        shape = None
+        for index, chain in enumerate(chains):
+            own = (chain.cube.valid.shape, chain.coarse_endmembers.shape, chain.cube.wavelengths is None)
+            if own != shape or len(batches[-1]) >= (batch_size or 4):
+                batches.append([])
+            batches[-1].append(index)
+            shape = own
+        return batches
+
+    def _encode(self, batch: list[int], chains: list[Chain]) -> None:
+        """Coarse abundances of a batch of chains by the encoder."""
+        dtype = self.encoder.dtype
+        some = [chains[i] for i in batch]
+        output = self.encoder(
+            torch.stack([chain.cube.image() for chain in some]).to(dtype),  # [n, K, H, W]
+            torch.stack([chain.coarse_endmembers for chain in some]).to(dtype),  # [n, R, K]
+            torch.stack([chain.evidence.maps(chain.cube.valid) for chain in some]).to(dtype),  # [n, R, 4, H, W]
+            _wavelengths(some),
+        )
+        for chain, maps, log_std in zip(some, output.abundances.float(), output.log_std.float(), strict=True):
+            coarse = maps.permute(1, 2, 0)[chain.cube.valid]  # [N, R]
+            chain.coarse_abundances = coarse / coarse.sum(1, keepdim=True)
+            chain.coarse_log_std = log_std
+
+    def _update_endmembers(self, batch: list[int], chains: list[Chain], latents: list[torch.Tensor], t: Any) -> None:
+        """Predict clean spectra for a batch of chains and pull them onto the data."""
+        some = [chains[i] for i in batch if chains[i].movable.any()]
+        if not some:
+            return
+        dtype = self.endmember_unet.dtype
+        output = self.endmember_unet(
+            torch.stack([latents[i] for i in batch if chains[i].movable.any()]).to(dtype),  # [n, R, K]
+            t,
+            torch.stack([chain.coarse_endmembers / chain.scale for chain in some]).to(dtype),
+            torch.stack([chain.moved_endmembers / chain.scale for chain in some]).to(dtype),
+            torch.stack([chain.moved_std / chain.scale for chain in some]).to(dtype),
+            torch.stack([chain.misfit for chain in some]).to(dtype),
+            _wavelengths(some),
+        )
+        trust = self.config.endmember_trust
+        for chain, clean, log_std in zip(some, output.sample.float(), output.log_std.float(), strict=True):
+            chain.move_endmembers((clean + 1) / 2 * chain.scale, trust * log_std.exp() / 2 * chain.scale)
+
+    def _update_abundances(self, batch: list[int], chains: list[Chain], latents: list[torch.Tensor], t: Any) -> None:
+        """Predict clean maps for a batch of chains and pull them onto the data."""
+        dtype = self.unet.dtype
+        some = [chains[i] for i in batch]
+        output = self.unet(
+            torch.stack([latents[i] for i in batch]).to(dtype),  # [n, R, H, W]
+            t,
+            torch.stack([chain.coarse_maps for chain in some]).to(dtype),
+            torch.stack([chain.coarse_log_std for chain in some]).to(dtype),
+            torch.stack([chain.evidence.maps(chain.cube.valid) for chain in some]).to(dtype),  # [n, R, 4, H, W]
+        )
+        for chain, clean, log_std in zip(some, output.sample.float(), output.log_std.float(), strict=True):
+            chain.pull_abundances((clean + 1) / 2, log_std.exp() / 2, self.guidance_scale)
+
+    @staticmethod
+    def _step(scheduler: Any, clean: list[torch.Tensor], t: Any, latents: list[torch.Tensor]) -> list[torch.Tensor]:
+        """One scheduler step of all chains at once; the scheduler works element by element, so shapes may differ."""
+        flat = torch.cat([x.reshape(-1) for x in latents])
+        predicted = torch.cat([x.reshape(-1) for x in clean])
+        flat = scheduler.step(predicted, t, flat, return_dict=False)[0]
+        parts = flat.split([x.numel() for x in latents])
+        return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, latents, strict=True)]
+
+    @classmethod
+    @validate_hf_hub_args
+    def download(cls, pretrained_model_name: str | os.PathLike, **kwargs: Any) -> str:
+        """Fetch a checkpoint from the Hub: configurations and safetensors only, never code or pickles.
+
+        Args:
+            pretrained_model_name: repository, "user/name".
+            **kwargs: of `from_pretrained`; cache_dir, force_download, local_files_only, token, revision are used.
+
+        Returns:
+            Folder of the snapshot.
+
+        Raises:
+            OSError: if the repository can't be had or holds no pipeline in safetensors.
+        """
+        accepted = inspect.signature(snapshot_download).parameters
+        options = {k: v for k, v in kwargs.items() if k in ("cache_dir", "force_download", "local_files_only", "token", "revision")}
+        assert set(options) <= set(accepted)
+        try:
+            folder = snapshot_download(
+                str(pretrained_model_name), allow_patterns=["*.json", "*.safetensors"], **options
+            )
+        except LocalEntryNotFoundError as error:
+            raise OSError(
+                f"{pretrained_model_name} is neither a folder nor in the local cache, and the Hub can't be reached or "
+                'is switched off. The weights that come with the package: `hsunmix.bundled_checkpoint("base")`.'
+            ) from error
+        except (HfHubHTTPError, HFValidationError) as error:
+            raise OSError(
+                f"{pretrained_model_name} (revision {kwargs.get('revision') or 'main'}) can't be had from the Hub: {error} "
+                'The weights that come with the package: `hsunmix.bundled_checkpoint("base")`.'
+            ) from error
+        _check_snapshot(folder, str(pretrained_model_name))
+        return folder
+
+
+def _check_snapshot(folder: str, name: str) -> None:
+    if not os.path.isfile(os.path.join(folder, "model_index.json")):
+        raise OSError(f"{name} holds no model_index.json: it is not a pipeline.")
+    for component in ("encoder", "unet", "endmember_unet"):
+        path = os.path.join(folder, component)
+        if not os.path.isdir(path) or not any(file.endswith(".safetensors") for file in os.listdir(path)):
+            raise OSError(f"{name} has no weights of `{component}` as safetensors; other formats are refused.")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _wavelengths(chains: list[Chain]) -> torch.Tensor | None:
+    found = [chain.cube.wavelengths for chain in chains]
+    return None if found[0] is None else torch.stack([x for x in found if x is not None])  # [n, K]
+
+
+def _align(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Rows of `candidate` in the order of `reference`, by spectral angle (Hungarian method)."""
+    from scipy.optimize import linear_sum_assignment
+
+    angles = spectral_angle(reference[:, None], candidate[None])  # [R, R]
+    return candidate[torch.as_tensor(linear_sum_assignment(angles.cpu().numpy())[1], device=candidate.device)]
+
+
+def _insert(extracted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """Given spectra first, then the extracted ones that resemble none of them."""
+    from scipy.optimize import linear_sum_assignment
+
+    angles = spectral_angle(given[:, None], extracted[None])  # [G, R]
+    taken = linear_sum_assignment(angles.cpu().numpy())[1]
+    rest = [r for r in range(len(extracted)) if r not in set(taken.tolist())]
+    return torch.cat([given, extracted[rest]])
+
+
+def _pack(tensors: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+    """One tensor with a batch axis where the shapes agree, else the list."""
+    return torch.stack(tensors) if len({tuple(x.shape) for x in tensors}) == 1 else tensors
+
+
+def _unpack(packed: torch.Tensor | list[torch.Tensor] | None, default: list[torch.Tensor]) -> list[torch.Tensor]:
+    return default if packed is None else list(packed)

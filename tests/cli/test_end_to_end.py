@@ -1,0 +1,92 @@
+"""The command with a real pipeline: tiny networks, saved and loaded like any checkpoint."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hsunmix.cli.main import main
+from hsunmix.data import read_cube, read_library, write_cube, write_library
+
+from ..pipelines.tiny import tiny_pipeline, tiny_scene
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def scene(tmp_path):
+    cube, wavelengths, endmembers = tiny_scene(height=10, width=9)
+    mask = np.ones(len(wavelengths), bool)
+    mask[7] = False
+    cube[2, 3] = np.nan
+    write_library(tmp_path / "known", endmembers, ["soil", "tree", "water"], wavelengths)
+    return write_cube(tmp_path / "scene", cube, wavelengths / 1000, band_mask=mask)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-r 3",
+        "--endmembers known.sli",
+        "--fixed-endmembers known.hdr -r 4",
+        "--library known.hdr -r 2",
+        "-r 2 --steps 0",
+    ],
+)
+def test_unmix(checkpoint, scene, options, monkeypatch, capsys):
+    monkeypatch.chdir(scene.parent)
+    command = ["unmix", "scene.hdr", *options.split(), "--checkpoint", str(checkpoint), "-o", "out"]
+    assert main(command) == 0, capsys.readouterr().err
+    maps = read_cube("out/abundances.hdr")
+    assert np.argwhere(maps.nodata_mask).tolist() == [[2, 3]]
+    np.testing.assert_allclose(maps.data[~maps.nodata_mask].sum(1), 1, atol=1e-4)
+    library = read_library("out/endmembers.hdr")
+    assert np.isnan(library.spectra[:, 7]).all() and np.isfinite(np.delete(library.spectra, 7, axis=1)).all()
+    assert ("soil" in library.names) == ("--endmembers" in options or "--fixed" in options or "soil" in library.names)
+    summary = json.loads(open("out/summary.json", encoding="utf-8").read())
+    assert summary["brightness_mode"] in ("free", "fixed") and summary["snr_db"] is not None
+
+
+def test_same_seed_same_files(checkpoint, scene, monkeypatch):
+    monkeypatch.chdir(scene.parent)
+    for out in ("first", "second"):
+        options = "-r 3 --ensemble 2 --uncertainty --seed 4 -q --steps 2".split()
+        assert main(["unmix", "scene.hdr", *options, "--checkpoint", str(checkpoint), "-o", out]) == 0
+    with np.load("first/results.npz") as first, np.load("second/results.npz") as second:
+        assert sorted(first.files) == sorted(second.files) and "abundance_uncertainty" in first.files
+        for key in first.files:
+            np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["-r 1", "-r 99", "-r 3 --steps -1", "-r 3 --strength 2", "-r 3 --ensemble 0", "-r 2 --endmembers known.hdr"],
+)
+def test_what_the_pipeline_refuses_is_one_line(checkpoint, scene, options, monkeypatch, capsys):
+    monkeypatch.chdir(scene.parent)
+    assert main(["unmix", "scene.hdr", *options.split(), "--checkpoint", str(checkpoint), "-o", "out"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("hsunmix: error: `") and error.count("\n") == 1
+
+
+def test_damaged_checkpoint(checkpoint, scene, tmp_path, capsys):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{")
+    assert main(["unmix", str(scene), "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 2
+    assert "--checkpoint" in capsys.readouterr().err
+
+
+def test_demo_and_info(checkpoint, tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert (
+        main(["demo", "--size", "16", "-r", "3", "--steps", "1", "--checkpoint", str(checkpoint), "-o", str(out)]) == 0
+    )
+    assert "abundance RMSE" in capsys.readouterr().out and (out / "endmembers.png").exists()
+    assert main(["info", str(checkpoint)]) == 0
+    assert "ResUNet2D" in capsys.readouterr().out

@@ -1,0 +1,50 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hsunmix.data import read_cube, read_library
+
+SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="shared data not there")
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "shape", "bad_bands"),
+    [
+        ("scenes/samson", (95, 95, 156), 0),
+        ("scenes/jasper_ridge", (100, 100, 198), 0),
+        ("unlabelled/enmap_potsdam_1", (64, 128, 224), 6),
+        ("unlabelled/abu_urban_2", (100, 100, 207), 0),
+        ("envi/emit20250324t221005_jpl_unmix_ex", (10, 10, 285), 41),
+        ("envi/ang20150422t163638_corr_v1e_img_4000-4010_550-560", (10, 10, 432), 59),
+    ],
+)
+def test_real_cubes(name, shape, bad_bands):
+    cube = read_cube(SHARED / f"{name}.hdr")
+    assert cube.shape == shape and (~cube.band_mask).sum() == bad_bands and not cube.nodata_mask.any()
+    values = cube.data[:, :, cube.band_mask]
+    assert -0.2 < values.min() and values.max() < 1.5
+
+
+@needs_data
+def test_orientation_agrees_with_the_reference():
+    cube = read_cube(SHARED / "scenes/samson.hdr")
+    truth = read_library(SHARED / "scenes/samson_reference.npz")
+    with np.load(SHARED / "scenes/samson_reference.npz") as archive:
+        maps = archive["abundances"]
+    rebuilt = maps @ truth.spectra
+    cosine = (rebuilt * cube.data).sum(2) / np.linalg.norm(rebuilt, axis=2) / np.linalg.norm(cube.data, axis=2)
+    assert np.median(np.arccos(np.clip(cosine, -1, 1))) < 0.05  # transposed maps give 0.18
+
+
+@needs_data
+def test_real_libraries():
+    usgs = read_library(SHARED / "libraries/usgs_splib07_av95.hdr")
+    assert usgs.spectra.shape == (2457, 224) and np.nanmin(usgs.spectra) > -0.1
+    field = read_library(SHARED / "envi/gamsberg_field_library.hdr")
+    cube = read_cube(SHARED / "unlabelled/enmap_potsdam_1.hdr")
+    sampled = field.resample(cube.wavelengths, cube.fwhm)
+    assert sampled.spectra.shape == (27, 224) and np.isfinite(sampled.spectra).all()

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from hsunmix.visualization import (
+    color_composite,
+    plot_abundances,
+    plot_composite,
+    plot_endmembers,
+    plot_residual,
+    save_figures,
+)
+
+
+def maps(height=6, width=9, count=3):
+    return np.random.default_rng(0).dirichlet(np.ones(count), (height, width))
+
+
+def test_every_map_has_its_name_and_one_scale():
+    figure = plot_abundances(maps(), ["soil", "tree", "water"])
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in panels] == ["soil", "tree", "water"]
+    assert {axes.images[0].get_clim() for axes in panels} == {(0, 1)}
+    assert any("abundance" in axes.get_ylabel() for axes in figure.axes)
+
+
+def test_missing_pixels_are_grey():
+    values = maps()
+    values[0, 0] = np.nan
+    image = plot_abundances(values).axes[0].images[0]
+    red, green, blue, _ = image.to_rgba(image.get_array())[0, 0]
+    assert red == green == blue and red > 0.5
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
+def test_any_number_of_endmembers(count):
+    values = maps(count=count)
+    assert len([axes for axes in plot_abundances(values).axes if axes.images]) == count
+    figure = plot_abundances(values, uncertainty=values * 0.1, coarse=values, reference=values)
+    assert len([axes for axes in figure.axes if axes.images]) == 4 * count
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (60, 3)])
+def test_any_image_shape(tmp_path, shape):
+    values = maps(*shape)
+    spectra = np.full((3, 30), 0.2)
+    files = save_figures(tmp_path, values, spectra, residual=np.zeros(shape), cube=values @ spectra)
+    assert [file.name for file in files] == ["abundances.png", "endmembers.png", "residual.png", "composite.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.name for file in files)
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
+def test_spectra_are_sorted_broken_at_gaps_and_banded():
+    wavelengths = np.concatenate([np.arange(1450, 1800, 10.0), np.arange(400, 1350, 10.0)])
+    spectra = np.stack([wavelengths / 2000, wavelengths / 3000])
+    axes = plot_endmembers(spectra, wavelengths, ["a", "b"], uncertainty=spectra * 0.1).axes[0]
+    x, y = axes.lines[0].get_data()
+    assert np.isnan(y).sum() == 1
+    drawn = x[np.isfinite(x)]
+    assert (np.diff(drawn) > 0).all() and len(drawn) == len(wavelengths)
+    assert len(axes.collections) == 2
+    assert axes.get_xlabel() == "wavelength (nm)" and axes.get_ylabel() == "reflectance"
+    low, high = axes.get_ylim()
+    assert low <= 0 and high >= 1.1645 * spectra.max()
+
+
+def test_comparison_gets_a_panel_each():
+    spectra = np.random.default_rng(0).uniform(0, 1, (5, 20))
+    figure = plot_endmembers(spectra, None, list("abcde"), coarse=spectra * 1.5, reference=spectra)
+    panels = [axes for axes in figure.axes if axes.lines]
+    assert [axes.get_title() for axes in panels] == list("abcde")
+    assert all(axes.get_ylim()[1] >= 1.5 * spectra.max() for axes in panels)
+    assert panels[-1].get_xlabel() == "band"
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match="`coarse`"):
+        plot_abundances(maps(), coarse=maps(3, 3))
+    with pytest.raises(ValueError, match="`names`"):
+        plot_abundances(maps(), ["a"])
+    with pytest.raises(ValueError, match="`abundances`"):
+        plot_abundances(maps()[0])
+    with pytest.raises(ValueError, match="`wavelengths`"):
+        plot_endmembers(np.ones((2, 5)), np.ones(4))
+    with pytest.raises(ValueError, match="`uncertainty`"):
+        plot_endmembers(np.ones((2, 5)), uncertainty=np.ones((2, 4)))
+    with pytest.raises(ValueError, match="`residual`"):
+        plot_residual(np.ones(4))
+    with pytest.raises(ValueError, match="`cube`"):
+        color_composite(np.ones((4, 4)))
+
+
+def test_composite_shows_red_green_and_blue():
+    wavelengths = np.array([460.0, 550.0, 640.0, 900.0])
+    cube = np.random.default_rng(0).uniform(0, 1, (20, 20, 4))
+    image = color_composite(cube, wavelengths, gamma=1)
+    for channel, band in ((0, 2), (1, 1), (2, 0)):
+        assert np.corrcoef(image[..., channel].ravel(), cube[..., band].ravel())[0, 1] > 0.99
+    assert image.min() == 0 and image.max() == 1
+    cube[3, 3] = np.nan
+    pixel = color_composite(cube, wavelengths)[3, 3]
+    assert pixel[0] == pixel[1] == pixel[2] and 0 < pixel[0] < 1
+
+
+@pytest.mark.parametrize("wavelengths", [None, np.linspace(1000, 2500, 12)])
+def test_false_colour_avoids_bad_bands(wavelengths):
+    cube = np.random.default_rng(0).uniform(0, 1, (5, 5, 12))
+    mask = np.arange(12) % 2 == 0
+    cube[..., ~mask] = np.nan
+    assert np.isfinite(color_composite(cube, wavelengths, mask)).all()
+    assert "False colour" in plot_composite(cube, wavelengths, mask, "x").axes[0].get_xlabel()
+    with pytest.raises(ValueError, match="`band_mask`"):
+        color_composite(cube, wavelengths, np.zeros(12, bool))
+
+
+def test_nothing_measured_is_still_a_picture(tmp_path):
+    empty = np.full((4, 4, 3), np.nan)
+    save_figures(tmp_path, empty[..., :2], np.ones((2, 3)), residual=empty[..., 0], cube=empty)
