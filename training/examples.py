@@ -100,9 +100,9 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
     """One scene as the pipeline would see it at the start and in the middle of sampling.
 
     Returns:
-        `cube` (B, H, W); `coarse_endmembers`, `moved_endmembers`, `moved_std`, `endmembers` (R, B): the start, the start
-        after one closed-form step onto the data and that step's standard deviation, the truth; `evidence` and
-        `moved_evidence` (R, 4, H, W) of the two; `abundances` (R, H, W), the truth; `misfit` (), mean misfit at the start.
+        `cube` (B, H, W); `coarse_endmembers`, `moved_endmembers`, `moved_std`, `endmembers` (R, B): the start, the
+        start after one closed-form step onto the data and that step's standard deviation, the truth; `evidence` and
+        `moved_evidence` (R, 4, H, W) of the two; `abundances` (R, H, W), the truth; `misfit` (), mean at the start.
     """
     pixels = scene.cube.flatten(0, 1)
     valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
@@ -152,7 +152,7 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
 
 
 def extract_like(pixels: torch.Tensor, truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Endmembers (R, B) extracted from the pixels by VCA in the signal subspace, in the order and norm of the truth."""
+    """Endmembers (R, B) extracted by VCA in the signal subspace, in the order and norm of the truth."""
     _, vectors = torch.linalg.eigh((pixels.T @ pixels).double())
     basis = vectors[:, -len(truth) :].to(pixels.dtype)  # [B, R]
     points = unit_rows(pixels @ basis)

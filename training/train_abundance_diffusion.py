@@ -1,6 +1,6 @@
 """Train ResUNet2D, the diffusion network over abundance maps (DDPM), on what the frozen encoder makes of noisy scenes.
 
-    accelerate launch training/train_abundance_diffusion.py --encoder runs/encoder --library usgs.hdr --output_dir runs/unet
+Run as `accelerate launch training/train_abundance_diffusion.py --encoder runs/encoder --output_dir runs/maps`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Train ResUNet1D, the diffusion network over endmember spectra (DDPM), on spoiled spectra and what the data say of them.
+"""Train ResUNet1D, the diffusion network over endmember spectra (DDPM), on spoiled spectra and the data around them.
 
-    accelerate launch training/train_endmember_diffusion.py --library usgs.hdr --output_dir runs/endmember_unet --size 32
+Run as `accelerate launch training/train_endmember_diffusion.py --output_dir runs/spectra --size 32`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train HybridSTU, the network of the coarse abundances, with SAM + MSE losses on simulated scenes.
 
-    accelerate launch training/train_hybrid_stu.py --library usgs.hdr --output_dir runs/encoder
+Run as `accelerate launch training/train_hybrid_stu.py --library usgs.hdr --output_dir runs/encoder`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,13 @@
+"""Endmembers: blind extraction, their number, and selection from a spectral library."""
+
+from .extraction import EndmemberResult, extract_endmembers
+from .library import library_indices, select_from_library
+from .number import estimate_num_endmembers
+
+__all__ = [
+    "EndmemberResult",
+    "estimate_num_endmembers",
+    "extract_endmembers",
+    "library_indices",
+    "select_from_library",
+]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import torch
 
-FAC=1
-FACA=1
+# steps in units of the inverse of the largest entry of the curvature, the smoothness constant on the simplex
+_FIT_STEP = 2.0
+_MIX_STEP = 4.0
 
 
 def archetypal_analysis(
-    fit_pixels: torch.Tensor,
-    pure_pixels: torch.Tensor,
+    points: torch.Tensor,
     num_endmembers: int,
     num_starts: int,
     generator: torch.Generator | None = None,
@@ -24,8 +24,7 @@ def archetypal_analysis(
     """Archetypes of a point cloud, from many random starts.
 
     Args:
-        fit_pixels: (N, K) points to be explained.
-        pure_pixels: (M, K) points that the archetypes are made of.
+        points: (N, K) points, usually pixels scaled to unit norm.
         num_endmembers: number of archetypes R.
         num_starts: number of starts S.
         generator: source of randomness (on the CPU).
@@ -33,30 +32,29 @@ def archetypal_analysis(
         inner: entropic descent updates of each per alternation.
 
     Returns:
-        (S, R, M) weights on the simplex; archetypes are `weights @ pure_pixels`.
+        (S, R, K) archetypes, in the dtype of `points`.
     """
-    x, p = fit_pixels.float(), pure_pixels.float()
-    shape = (num_starts, num_endmembers, p.shape[0])
-    noise = torch.randn(shape, generator=generator).to(x.device)
-    mix = torch.softmax(0.1 * noise, -1)  # B in the paper, [S, R, M]
-    fit = torch.full((num_starts, num_endmembers, x.shape[0]), 1 / num_endmembers, device=x.device)  # A, [S, R, N]
-    p_norm = p.square().sum(1).max()
+    x = points.float()
+    num_points = x.shape[0]
+    noise = torch.randn(num_starts, num_endmembers, num_points, generator=generator).to(x.device)
+    mix = torch.softmax(0.1 * noise, -1)  # the paper's B, [S, R, N]: endmembers = mix @ points
+    fit = torch.full_like(mix, 1 / num_endmembers)  # the paper's A, [S, R, N]: points = fit^T @ endmembers
+    largest = x.square().sum(1).max().clamp_min(1e-12)
     for _ in range(outer):
-        archetypes = mix @ p  # [S, R, K]
+        archetypes = mix @ x  # [S, R, K]
         gram = archetypes @ archetypes.transpose(1, 2)
-        step = FACA / gram.amax((1, 2))[:, None, None]
         correlation = archetypes @ x.T  # [S, R, N]
+        step = _FIT_STEP / gram.amax((1, 2), keepdim=True).clamp_min(1e-12)
         for _ in range(inner):
-            fit = _entropic(fit, step * (gram @ fit - correlation), 1)
+            fit = _entropic_update(fit, step * (gram @ fit - correlation), 1)
         fit_gram = fit @ fit.transpose(1, 2)  # [S, R, R]
         target = fit @ x  # [S, R, K]
-        step = FAC / (fit_gram.amax((1, 2)) * p_norm)[:, None, None]
+        step = _MIX_STEP / (fit_gram.amax((1, 2), keepdim=True) * largest)
         for _ in range(inner):
-            gradient = (fit_gram @ (mix @ p) - target) @ p.T
-            mix = _entropic(mix, step * gradient, 2)
-    return mix
+            mix = _entropic_update(mix, step * ((fit_gram @ (mix @ x) - target) @ x.T), 2)
+    return (mix @ x).to(points.dtype)
 
 
-def _entropic(weights: torch.Tensor, gradient: torch.Tensor, dim: int) -> torch.Tensor:
-    """One multiplicative update that keeps the weights on the simplex along `dim`."""
+def _entropic_update(weights: torch.Tensor, gradient: torch.Tensor, dim: int) -> torch.Tensor:
+    """One multiplicative update, which keeps the weights on the simplex along `dim`."""
     return torch.softmax(weights.clamp_min(1e-30).log() - gradient, dim)

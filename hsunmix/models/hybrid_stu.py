@@ -1,8 +1,8 @@
 """HybridSTU: coarse abundances from 3-D then 2-D convolutions and a softmax over the endmembers.
 
-After HybridSN (Roy et al., IEEE GRSL 2020: 3-D convolutions folded into 2-D ones), with two changes that free it from
-sensor and scene: the band axis is pooled to a fixed number of spectral bins, and pixels and endmembers pass through the
-same spectral trunk, so that every endmember gets its logit from the pair (pixel, endmember).
+After HybridSN (Roy et al., IEEE GRSL 2020: 3-D convolutions folded into 2-D ones), with two changes that free it of
+sensor and scene: the band axis is pooled to a fixed number of spectral bins, and pixels and endmembers pass through
+the same spectral trunk, so that each logit comes from the pair (pixel, endmember).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from ..physics import estimate_noise, gather_evidence
-from .layers import ChannelNorm, EndmemberExchange, ResidualBlock
+from .layers import ChannelNorm, EndmemberExchange, ResidualBlock, quieten
 
 _SMALLEST = 1e-3  # abundance at which the logit of the closed-form estimate is cut off
 
@@ -72,8 +72,7 @@ class HybridSTU(ModelMixin, ConfigMixin):
         self.exchanges = nn.ModuleList(EndmemberExchange(hidden_channels) for _ in range(num_blocks))
         self.norm_out = ChannelNorm(hidden_channels)
         self.conv_out = nn.Conv2d(hidden_channels, 2, 3, padding=1)
-        nn.init.normal_(self.conv_out.weight, std=1e-3)
-        nn.init.zeros_(self.conv_out.bias)
+        quieten(self.conv_out)
 
     def forward(
         self,
@@ -105,7 +104,9 @@ class HybridSTU(ModelMixin, ConfigMixin):
             evidence = self._evidence(cube, endmembers)
         scale = endmembers.amax(dim=(1, 2)).clamp_min(1e-6)  # [N]
         pixels = self._trunk(cube / scale[:, None, None, None], wavelengths)  # [N, F, H, W]
-        spectra = self._trunk((endmembers / scale[:, None, None]).transpose(1, 2)[..., None], wavelengths)  # [N, F, R, 1]
+        spectra = self._trunk(
+            (endmembers / scale[:, None, None]).transpose(1, 2)[..., None], wavelengths
+        )  # [N, F, R, 1]
         spectra = spectra.transpose(1, 2)[..., None]  # [N, R, F, 1, 1]
         pair = torch.cat([pixels[:, None] * spectra, pixels[:, None] - spectra, evidence.to(pixels.dtype)], dim=2)
 

@@ -1,4 +1,4 @@
-"""Building blocks shared by the networks: normalisation, residual blocks with timestep, exchange between endmembers."""
+"""Building blocks of the networks: normalisation, residual blocks with timestep, exchange between endmembers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ import torch
 import torch.utils.checkpoint
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
+
+
+def quieten(layer: nn.Module) -> None:
+    """Initialise the last layer of a residual branch near zero, so that the branch starts as almost nothing."""
+    for name, parameter in layer.named_parameters():
+        if name == "bias":
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.normal_(parameter, std=1e-3)
 
 
 class ChannelNorm(nn.Module):
@@ -41,7 +50,12 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_channels: int | None = None, dims: int = 2, kernel_size: int = 3
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_channels: int | None = None,
+        dims: int = 2,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv1d
@@ -51,13 +65,12 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv(out_channels, out_channels, kernel_size, padding=kernel_size // 2)
         self.time = nn.Linear(time_channels, 2 * out_channels) if time_channels else None
         self.skip = conv(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        nn.init.normal_(self.conv2.weight, std=1e-3)
-        nn.init.zeros_(self.conv2.bias)
+        quieten(self.conv2)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
-        """Map (N, C_in, ...) to (N, C_out, ...); `time` is (N, time_channels)."""
+        """Map (N, C_in, ...) to (N, C_out, ...); `time` is (N, time_channels) where the block has a timestep."""
         h = self.norm2(self.conv1(nn.functional.silu(self.norm1(x))))
-        if self.time is not None:
+        if self.time is not None and time is not None:
             scale, shift = self.time(nn.functional.silu(time))[(...,) + (None,) * (x.ndim - 2)].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         return self.skip(x) + self.conv2(nn.functional.silu(h))
@@ -76,8 +89,7 @@ class EndmemberExchange(nn.Module):
     def __init__(self, channels: int, dims: int = 2) -> None:
         super().__init__()
         self.project = (nn.Conv2d if dims == 2 else nn.Conv1d)(channels, channels, 1)
-        nn.init.normal_(self.project.weight, std=1e-3)
-        nn.init.zeros_(self.project.bias)
+        quieten(self.project)
 
     def forward(self, x: torch.Tensor, num_endmembers: int) -> torch.Tensor:
         """Exchange between the rows of (N * R, C, ...) that belong to one scene."""
@@ -100,7 +112,7 @@ class TimeEmbedding(nn.Module):
         self.mlp = TimestepEmbedding(channels, self.out_channels)
 
     def forward(self, timestep: torch.Tensor | float | int, rows: int, like: torch.Tensor) -> torch.Tensor:
-        """Embed a scalar, (N,) or (rows,) timestep as (rows, 4 * channels), in the dtype and on the device of `like`."""
+        """Embed a scalar, (N,) or (rows,) timestep as (rows, 4 * channels), with dtype and device of `like`."""
         timestep = torch.as_tensor(timestep, device=like.device).reshape(-1)
         if rows % timestep.numel():
             raise ValueError(f"`timestep` has {timestep.numel()} values, which does not fit {rows} maps.")
@@ -157,8 +169,7 @@ class UNetTrunk(nn.Module):
         self.up_blocks = nn.ModuleList(blocks(2 * w, w) for w in widths[:-1])
         self.norm_out = ChannelNorm(widths[0])
         self.conv_out = conv(widths[0], out_channels, kernel_size, padding=kernel_size // 2)
-        nn.init.normal_(self.conv_out.weight, std=1e-3)
-        nn.init.zeros_(self.conv_out.bias)
+        quieten(self.conv_out)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor, num_endmembers: int) -> torch.Tensor:
         """Map (N * R, C_in, ...) and (N * R, time_channels) to (N * R, C_out, ...)."""
@@ -182,7 +193,9 @@ class UNetTrunk(nn.Module):
             x = nn.functional.interpolate(self.upsamplers[level](x), scale_factor=2, mode="nearest")
             x = self._run(self.up_blocks[level], torch.cat([x, skips[level]], dim=1), time)
         x = self.conv_out(nn.functional.silu(self.norm_out(x)))
-        return x[(..., *(slice(n) for n in size))]
+        for axis, length in enumerate(size, start=2):
+            x = x.narrow(axis, 0, length)
+        return x
 
     def _run(self, blocks: nn.Module, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         assert isinstance(blocks, nn.ModuleList)

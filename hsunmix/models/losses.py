@@ -1,4 +1,4 @@
-"""Training losses: spectral angle (SAM), mean squared error, and the likelihood that teaches a network its own error."""
+"""Training losses: spectral angle (SAM), MSE, and the likelihood that teaches a network its own error."""
 
 from __future__ import annotations
 

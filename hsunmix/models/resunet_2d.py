@@ -51,9 +51,7 @@ class ResUNet2D(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.time_embedding = TimeEmbedding(time_embedding_channels)
-        self.trunk = UNetTrunk(
-            7, 2, block_out_channels, layers_per_block, self.time_embedding.out_channels, dims=2
-        )
+        self.trunk = UNetTrunk(7, 2, block_out_channels, layers_per_block, self.time_embedding.out_channels, dims=2)
 
     def forward(
         self,

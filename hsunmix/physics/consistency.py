@@ -31,16 +31,20 @@ def normal_equations(
         `(gram, rhs)`, (R, R) and (N, R), float64.
 
     Raises:
-        ValueError: if the number of bands differs.
+        ValueError: if the number of bands differs, or there are more endmembers than bands.
     """
+    if endmembers.shape[0] > endmembers.shape[-1]:
+        raise ValueError(
+            f"`endmembers` are {endmembers.shape[0]} spectra, more than the {endmembers.shape[-1]} bands."
+        )
     if pixels.shape[-1] != endmembers.shape[-1]:
         raise ValueError(
             f"`endmembers` have {endmembers.shape[-1]} bands, but `pixels` have {pixels.shape[-1]}: "
             "resample the endmembers to the bands of the cube."
         )
     weight = 1 / torch.as_tensor(noise_std, dtype=torch.float64, device=pixels.device).expand(pixels.shape[-1])
-    basis, triangle = torch.linalg.qr((endmembers.double() * weight).T)  # [B, K], [K, R]; K = min(B, R)
-    coordinates = pixels @ (weight[:, None] * basis).to(pixels.dtype)  # [N, K]
+    basis, triangle = torch.linalg.qr((endmembers.double() * weight).T)  # [B, R], [R, R]
+    coordinates = pixels @ (weight[:, None] * basis).to(pixels.dtype)  # [N, R]
     return triangle.T @ triangle, coordinates.double() @ triangle
 
 
@@ -63,7 +67,9 @@ def nnls(
     return solve_nonnegative(gram, rhs).to(pixels.dtype)
 
 
-def fcls(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float | None = None) -> torch.Tensor:
+def fcls(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float | None = None
+) -> torch.Tensor:
     """Fully constrained least squares (Heinz and Chang, IEEE TGRS 2001): as `nnls`, with `sum b = 1`.
 
     The sum is imposed by a weight of 1e8 times the mean diagonal of the Gram matrix.
@@ -97,33 +103,39 @@ def anchor_brightness(
     return gram + precision, rhs + (precision * target)[..., None]
 
 
-def solve_nonnegative(gram: torch.Tensor, rhs: torch.Tensor, max_iterations: int = 200) -> torch.Tensor:
+def solve_nonnegative(
+    gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor | None = None, max_iterations: int = 200
+) -> torch.Tensor:
     """Solve `min_x x^T G x / 2 - h^T x, x >= 0` for many right-hand sides by block principal pivoting.
 
-    Exact up to rounding (Judice and Pires, 1994; Kim and Park, SIAM J. Sci. Comput. 2011). Pixels that share an
-    active set share one factorisation.
+    Exact up to rounding (Judice and Pires, 1994; Kim and Park, SIAM J. Sci. Comput. 2011).
 
     Args:
-        gram: (R, R) positive semi-definite.
+        gram: (R, R) positive semi-definite, shared by all pixels (those with one active set then share one
+            factorisation), or (N, R, R), one for each.
         rhs: (N, R).
+        free: (N, R) bool, guess of the positive coefficients; from the sign of `rhs` when `None`.
         max_iterations: bound on the number of exchanges.
 
     Returns:
         (N, R), float64.
     """
     num_pixels, rank = rhs.shape
-    scale = gram.diagonal().clamp_min(1e-300).rsqrt()  # unit diagonal
-    g = gram * scale[:, None] * scale + 1e-12 * torch.eye(rank, dtype=gram.dtype, device=gram.device)
+    scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()  # makes the diagonal one
+    g = gram * scale[..., :, None] * scale[..., None, :]
+    g = g + 1e-12 * torch.eye(rank, dtype=gram.dtype, device=gram.device)
     h = rhs * scale
     tolerance = 1e-10 * h.abs().amax(1, keepdim=True).clamp_min(1e-30)
     x = torch.zeros_like(h)
-    free = h > 0
+    free = h > 0 if free is None else free.clone()
     best = torch.full((num_pixels,), rank + 1, device=h.device)  # fewest infeasibilities so far
     patience = torch.full_like(best, 3)
+    index = torch.arange(rank, device=h.device)
     todo = torch.arange(num_pixels, device=h.device)
     for _ in range(max_iterations):
-        x[todo] = _solve_on_support(g, h[todo], free[todo])
-        dual = x[todo] @ g - h[todo]
+        system = g if g.ndim == 2 else g[todo]
+        x[todo] = _solve_on_support(system, h[todo], free[todo])
+        dual = (system @ x[todo][..., None]).squeeze(-1) - h[todo]
         wrong = torch.where(free[todo], x[todo] < -tolerance[todo], dual < -tolerance[todo])
         count = wrong.sum(1)
         keep = count > 0
@@ -134,7 +146,6 @@ def solve_nonnegative(gram: torch.Tensor, rhs: torch.Tensor, max_iterations: int
         patience[todo] = torch.where(improved, 3, patience[todo] - 1)
         best[todo] = torch.minimum(best[todo], count)
         # Murty's rule, which cannot cycle: exchange only the last infeasible variable once patience is spent
-        index = torch.arange(rank, device=h.device)
         last = (wrong * (index + 1)).argmax(1, keepdim=True)
         single = patience[todo] < 0
         wrong = torch.where(single[:, None], index == last, wrong)
@@ -144,6 +155,10 @@ def solve_nonnegative(gram: torch.Tensor, rhs: torch.Tensor, max_iterations: int
 
 def _solve_on_support(g: torch.Tensor, h: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
     """Least squares on the free variables of every row; the others are zero."""
+    if g.ndim == 3:
+        mask = free.to(g.dtype)
+        system = g * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
+        return torch.linalg.solve(system, h * mask)
     bits = 2 ** torch.arange(free.shape[1], device=free.device)
     _, first, which = _unique_rows((free * bits).sum(1))
     mask = free[first].to(g.dtype)  # [U, R]
@@ -161,44 +176,21 @@ def _unique_rows(code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def abundance_step(
-    gram: torch.Tensor,
-    rhs: torch.Tensor,
-    prior: torch.Tensor,
-    precision: torch.Tensor,
-    init: torch.Tensor | None = None,
-    sweeps: int = 20,
+    gram: torch.Tensor, rhs: torch.Tensor, prior: torch.Tensor, precision: torch.Tensor
 ) -> torch.Tensor:
-    """A-step: pull the prior's `b` onto the data, every pixel and endmember with its own trust in the prior.
-
-    Cyclic coordinate descent, exact in the limit for this strictly convex problem (Luo and Tseng, 1992); each sweep
-    is R updates of the whole scene.
+    """A-step: pull the prior's `b` onto the data, every pixel and endmember with its own trust in the prior. Exact.
 
     Args:
         gram: (R, R) from `normal_equations`.
         rhs: (N, R) likewise.
         prior: (N, R) scaled abundances `s * a` that the prior expects.
         precision: (N, R) inverse variances of that expectation.
-        init: (N, R) start; `prior` when `None`.
-        sweeps: upper bound of the passes over the endmembers; ends earlier once nothing moves by 1e-6 of the scale.
 
     Returns:
         (N, R) non-negative `b`, float64.
     """
     prior, precision = prior.double(), precision.double()
-    h = (rhs + precision * prior).T.contiguous()  # [R, N]: one contiguous row per endmember
-    diagonal = gram.diagonal()[:, None] + precision.T
-    b = (prior if init is None else init.double()).clamp_min(0).T.contiguous()
-    off = gram - torch.diag(gram.diagonal())
-    scale = b.sum(0).mean().clamp_min(1e-12)
-    for _ in range(sweeps):
-        change = torch.zeros((), dtype=b.dtype, device=b.device)
-        for r in range(b.shape[0]):
-            new = ((h[r] - off[r] @ b) / diagonal[r]).clamp_min_(0)
-            change = torch.maximum(change, (new - b[r]).abs().max())
-            b[r] = new
-        if change < 1e-6 * scale:
-            break
-    return b.T
+    return solve_nonnegative(gram + torch.diag_embed(precision), rhs + precision * prior, free=prior > 0)
 
 
 def abundance_std(gram: torch.Tensor, precision: torch.Tensor | None = None) -> torch.Tensor:

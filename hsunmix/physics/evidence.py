@@ -21,11 +21,13 @@ class Evidence:
     """Closed-form unmixing of one scene with given endmembers (N pixels, R endmembers, B bands).
 
     Attributes:
-        gram: (R, R) Gram matrix of the endmembers, weighted by the effective noise; holds the brightness prior too.
+        gram: (R, R) Gram matrix of the endmembers: precision of `scaled_abundances` under the sensor noise; holds the
+            brightness prior too.
         rhs: (N, R) right-hand side of the normal equations.
         scaled_abundances: (N, R) exact solution `b = s * a` under `b >= 0`.
         abundances: (N, R) `b / sum b`.
-        std: (N, R) standard deviation of `abundances`, from noise, misfit, conditioning and brightness.
+        std: (N, R) standard deviation that the sensor noise causes in `abundances`. Model error is left out: nobody
+            knows its sign, and where there is no noise the data have the last word.
         brightness: (N,) `sum b`.
         misfit: (N,) natural logarithm of residual rms over noise, both weighted; 0 where the model fits perfectly.
         noise_std: (B,) effective noise: sensor noise and model error together.
@@ -76,7 +78,8 @@ def gather_evidence(
     """Unmix in closed form and say how far the result can be trusted.
 
     Two passes: the first, with the sensor noise alone, measures the model error (wrong endmembers, nonlinearity) as
-    the residual in excess of the noise; the second counts it as noise, correlated over neighbouring bands.
+    the residual in excess of the noise; the second counts it in the weights of the bands, so that a cube without noise
+    is not fitted to its few quietest bands.
 
     Args:
         pixels: (N, B) spectra.
@@ -97,6 +100,8 @@ def gather_evidence(
     effective = (noise_std.square() + _BANDS_PER_ERROR * excess).sqrt()
 
     gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
+    calibration = _precision_ratio(endmembers, noise_std, effective)
+    gram, rhs = gram * calibration, rhs * calibration
     abundances, total = split_brightness(scaled)
     floor = 1e-3 * total.median().clamp_min(1e-6)
     std = (abundance_std(gram) / total.clamp_min(floor)[:, None]).clamp(1e-5, 1.0)
@@ -126,3 +131,16 @@ def _solve(
     if brightness_precision > 0:
         gram, rhs = anchor_brightness(gram, rhs, brightness, brightness_precision)
     return gram, rhs, solve_nonnegative(gram, rhs)
+
+
+def _precision_ratio(endmembers: torch.Tensor, noise_std: torch.Tensor, effective: torch.Tensor) -> torch.Tensor:
+    """How much more precise the estimate with weights `1 / effective^2` is under the sensor noise than these weights say.
+
+    Ratio of the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1`, S the noise (White, 1980).
+    """
+    spectra = endmembers.double()
+    weight = effective.double().square().reciprocal()
+    gram = (spectra * weight) @ spectra.T
+    inverse = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram))
+    meat = (spectra * (weight * noise_std.double()).square()) @ spectra.T
+    return inverse.trace() / (inverse @ meat @ inverse).trace().clamp_min(1e-300)

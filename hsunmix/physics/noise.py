@@ -1,4 +1,4 @@
-"""Per-band noise level of a cube, by regression between bands (HySime: Bioucas-Dias and Nascimento, IEEE TGRS 2008)."""
+"""Per-band noise level, by regression between bands (HySime: Bioucas-Dias and Nascimento, IEEE TGRS 2008)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _regress_on_neighbours(y: torch.Tensor) -> torch.Tensor:
 
 
 def _second_difference(y: torch.Tensor) -> torch.Tensor:
-    """White noise level from the second difference along the spectrum: var(d2) = 6 sigma^2; one value for all bands."""
+    """White noise from the second difference along the spectrum, of variance 6 sigma^2; one value for all bands."""
     difference = y.diff(n=min(2, y.shape[1] - 1), dim=1)
     gain = 6.0 if y.shape[1] > 2 else 2.0
     spread = difference.abs().median() / 0.6745

@@ -1,6 +1,6 @@
 """One chain of the sampler: the state of one scene (and ensemble member), and the two data consistency steps.
 
-The networks predict; this file makes their predictions agree with the measured cube (DESIGN: half-quadratic splitting).
+The networks predict; this file makes their predictions agree with the measured cube (half-quadratic splitting).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..physics import (
 from .processor import PreparedCube
 
 _ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
+_LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per cent
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Chain:
         endmember_std: (R, K) its standard deviation.
         evidence: closed-form unmixing with the current endmembers.
         scaled_abundances: (N, R) current `b = s * a`.
-        moved_endmembers: (R, K) the start after one closed-form step onto the data: repeated from the same data it would
-            only drift (the residual falls while spectra and maps get worse), so it is taken once.
+        moved_endmembers: (R, K) the start after one closed-form step onto the data. Repeated, that step only drifts
+            (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         misfit: () how badly the start explains the data.
         precision: (N, R) what the last A-step trusted its prior with.
@@ -97,7 +98,6 @@ class Chain:
         """(R, H, W) current abundances on the grid."""
         return scatter(split_brightness(self.scaled_abundances)[0], self.cube.valid).permute(2, 0, 1)
 
-
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor) -> None:
         """E-step: from the predicted spectra (R, K), each as far as its expected error allows, onto the data."""
         std = torch.where(self.movable[:, None], std, 0.0)
@@ -117,7 +117,8 @@ class Chain:
         abundances = abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
         std = std.permute(1, 2, 0)[valid]
         brightness = self.evidence.brightness[:, None].clamp_min(1e-6)
-        self.precision = (brightness * std).square().clamp_min(1e-12).reciprocal() / max(guidance_scale, 1e-6)
+        std = (std.square() + _LEAST_PRIOR_STD**2).sqrt()
+        self.precision = (brightness * std).square().reciprocal() / guidance_scale
         self.scaled_abundances = abundance_step(
             self.evidence.gram, self.evidence.rhs, brightness * abundances, self.precision
         ).to(self.cube.pixels.dtype)

@@ -1,4 +1,4 @@
-"""From the chains of one cube to what the user gets: mean and spread over the members, on the user's grid and bands."""
+"""From the chains of one cube to what the user gets: mean and spread over the members, on the user's grid."""
 
 from __future__ import annotations
 
@@ -52,5 +52,3 @@ def summarise(
 def _total_std(values: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
     """Standard deviation of a mixture of members: mean variance within plus variance between."""
     return (within.square().mean(0) + values.var(0, unbiased=False)).sqrt()
-
-

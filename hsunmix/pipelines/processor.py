@@ -59,14 +59,16 @@ class PreparedCube:
 
     def to(self, device: torch.device) -> PreparedCube:
         """The same on another device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
 
 
 class HyperspectralProcessor:
     """Checks and prepares cubes and spectra for `SemiBlindUnmixingPipeline`."""
 
-    def preprocess(self, cube: Any, wavelengths: Any = None, reflectance_scale: float | None = None) -> list[PreparedCube]:
+    def preprocess(
+        self, cube: Any, wavelengths: Any = None, reflectance_scale: float | None = None
+    ) -> list[PreparedCube]:
         """Prepare one cube, a batch or a list.
 
         Args:
@@ -130,7 +132,7 @@ class HyperspectralProcessor:
         high, middle = np.quantile(pixels, 0.99), np.median(pixels)
         if middle < 0:
             raise ValueError(
-                "`cube` has a negative median: this is no reflectance. Check offset, data type and `data ignore value`."
+                "`cube` has a negative median: this is no reflectance. Check offset, data type, `data ignore value`."
             )
         if high <= 0:
             raise ValueError("`cube` has no positive values: this is no reflectance.")
@@ -143,7 +145,9 @@ class HyperspectralProcessor:
                 "pass `reflectance_scale`, the number that stands for reflectance 1."
             )
         logger.warning(
-            "`cube` reaches %.4g: taken as reflectance times %g. Pass `reflectance_scale` to say otherwise.", high, guess
+            "`cube` reaches %.4g: taken as reflectance times %g. Pass `reflectance_scale` to say otherwise.",
+            high,
+            guess,
         )
         return guess
 
@@ -187,11 +191,14 @@ class HyperspectralProcessor:
         return values.to(prepared.pixels.device)
 
 
-def stack(items: Sequence[torch.Tensor], output_type: str, dtype: torch.dtype) -> Any:
+def stack(items: Sequence[torch.Tensor | None], output_type: str, dtype: torch.dtype) -> Any:
     """Arrays of equal shape become one with a batch axis; others a list. NumPy float32, or tensors of `dtype`."""
-    same = len({tuple(item.shape) for item in items}) == 1
+    present = [item for item in items if item is not None]
+    if not present:
+        return None
+    same = len({tuple(item.shape) for item in present}) == 1
     if output_type == "np":
-        arrays = [item.float().cpu().numpy() for item in items]
+        arrays = [item.float().cpu().numpy() for item in present]
         return np.stack(arrays) if same else arrays
-    tensors = [item.to(dtype) for item in items]
+    tensors = [item.to(dtype) for item in present]
     return torch.stack(tensors) if same else tensors

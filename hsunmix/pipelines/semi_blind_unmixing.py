@@ -1,12 +1,11 @@
 """Semi-blind hyperspectral unmixing as a diffusers pipeline: read `SemiBlindUnmixingPipeline.__call__` from the top.
 
-Coarse estimate, then one DDIM loop over two chains (abundance maps, endmember spectra) with the mixing physics solved in
-closed form at every step (DDIM: Song et al., ICLR 2021; plug-and-play data consistency: Zhu et al., CVPRW 2023).
+Coarse estimate, then one DDIM loop over two chains (abundance maps, endmember spectra) with the mixing physics solved
+in closed form at every step (DDIM: Song et al., ICLR 2021; plug-and-play data consistency: Zhu et al., CVPRW 2023).
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,17 +16,16 @@ from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_hf_hub_args
 
-from ..endmembers import estimate_num_endmembers, extract_endmembers, select_from_library
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
-from ..physics import brightness_model, spectral_angle
+from ..physics import brightness_model
 from .chain import Chain
 from .ensemble import summarise
+from .hub import fetch_checkpoint
 from .output import SemiBlindUnmixingOutput
-from .processor import HyperspectralProcessor, PreparedCube, stack
+from .processor import HyperspectralProcessor, stack
+from .starts import start_endmembers
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -58,6 +56,13 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         >>> out.abundances[0].shape  # (H, W, 4)
         ```
     """
+
+    encoder: HybridSTU
+    unet: ResUNet2D
+    endmember_unet: ResUNet1D
+    scheduler: Any
+    endmember_scheduler: Any
+    config: Any
 
     model_cpu_offload_seq = "encoder->endmember_unet->unet"
     _callback_tensor_inputs = ["latents", "endmember_latents"]
@@ -141,7 +146,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             fixed_endmembers: (R, B) exact spectra: up to scale they come out as they went in.
             library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from.
             num_inference_steps: DDIM steps; 0 returns the coarse estimate.
-            strength: share of the noise schedule that is run, in (0, 1]; below 1 the chains stay nearer the coarse start.
+            strength: share of the noise schedule that is run, in (0, 1]; below 1 the chains stay nearer the start.
             guidance_scale: weight of the data against the learned prior, positive.
             brightness: "free" (illumination varies; endmembers of equal maximum), "fixed" (abundances times endmembers
                 give the pixel), or "auto", which decides from the scene.
@@ -184,8 +189,8 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         # 3. Endmembers E0 of every chain: given, from the library, or extracted
         chains: list[Chain] = []
         for one, source in zip(cubes, generators, strict=True):
-            starts, movable = self._start_endmembers(
-                one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
+            starts, movable = start_endmembers(
+                self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
             )  # [M, R, K], [R]
             model = brightness_model(one.pixels, starts[0], one.noise_std, brightness)
             chains += [Chain(one, start, movable, model) for start in starts]
@@ -231,9 +236,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
 
         kind = "np" if output_type == "np" else "pt"
         fields = {name: [result[name] for result in results] for name in results[0]}
-        arrays = {
-            name: None if values[0] is None else stack(values, kind, self.unet.dtype) for name, values in fields.items()
-        }
+        arrays = {name: stack(values, kind, self.unet.dtype) for name, values in fields.items()}
         if output_type == "latent":
             arrays["abundances"] = _pack(latents)
         modes = [chains[i].brightness_model.mode for i in range(0, len(chains), ensemble_size)]
@@ -286,63 +289,12 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         if isinstance(generator, (list, tuple)):
             if len(generator) != count:
                 raise ValueError(f"`generator` is a list of {len(generator)}, but there are {count} cubes.")
-            spread = list(generator)
+            spread: list[torch.Generator | None] = list(generator)
         else:
             spread = [generator] * count
         if not all(one is None or isinstance(one, torch.Generator) for one in spread):
             raise ValueError("`generator` must be a `torch.Generator`, a list of them, or `None`.")
         return spread
-
-    def _start_endmembers(
-        self,
-        cube: PreparedCube,
-        num_endmembers: int | None,
-        endmembers: Any,
-        fixed_endmembers: Any,
-        library: Any,
-        ensemble_size: int,
-        generator: torch.Generator | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """E0 of every ensemble member [M, R, K], and which endmembers may move [R]."""
-        spectra = self.processor.spectra
-        fixed = None if fixed_endmembers is None else spectra(fixed_endmembers, cube, "fixed_endmembers")
-        loose = None if endmembers is None else spectra(endmembers, cube, "endmembers")
-        known = [part for part in (fixed, loose) if part is not None]
-        given = torch.cat(known) if known else None
-        count = num_endmembers if num_endmembers is not None or given is None else max(len(given), 2)
-        if given is not None and count is not None and count < len(given):
-            raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
-        if count is None:
-            count = estimate_num_endmembers(cube.pixels, cube.noise_std)
-        if count > cube.pixels.shape[1]:
-            raise ValueError(f"`num_endmembers` is {count}, but the cube has only {cube.pixels.shape[1]} usable bands.")
-        if given is not None and len(given) == count:
-            starts = given.expand(ensemble_size, -1, -1)
-        elif library is not None:
-            chosen = select_from_library(cube.pixels, spectra(library, cube, "library"), count, cube.noise_std)
-            starts = chosen.expand(ensemble_size, -1, -1)
-        else:
-            if count > len(cube.pixels):
-                raise ValueError(
-                    f"`num_endmembers` is {count}, but the cube has only {len(cube.pixels)} usable pixels: pass "
-                    "`endmembers`, `fixed_endmembers` or a larger cube."
-                )
-            starts = self._extract(cube, count, ensemble_size, generator)
-            if given is not None:
-                starts = torch.stack([_insert(start, given) for start in starts])
-        movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
-        movable[: 0 if fixed is None else len(fixed)] = False
-        return starts, movable
-
-    @staticmethod
-    def _extract(
-        cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None
-    ) -> torch.Tensor:
-        """Blind endmembers [M, R, K]: the best of the candidates, for further members the next best ones."""
-        grid = cube.to_map(cube.pixels).nan_to_num()
-        found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator)
-        sets = [found.endmembers, *(_align(one, found.endmembers) for one in found.candidates[1:ensemble_size])]
-        return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)])
 
     def _timesteps(self, steps: int, strength: float, device: torch.device) -> torch.Tensor:
         """The part of the schedule that `strength` leaves, both schedulers set to it."""
@@ -478,34 +430,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         Raises:
             OSError: if the repository can't be had or holds no pipeline in safetensors.
         """
-        accepted = inspect.signature(snapshot_download).parameters
-        options = {k: v for k, v in kwargs.items() if k in ("cache_dir", "force_download", "local_files_only", "token", "revision")}
-        assert set(options) <= set(accepted)
-        try:
-            folder = snapshot_download(
-                str(pretrained_model_name), allow_patterns=["*.json", "*.safetensors"], **options
-            )
-        except LocalEntryNotFoundError as error:
-            raise OSError(
-                f"{pretrained_model_name} is neither a folder nor in the local cache, and the Hub can't be reached or "
-                'is switched off. The weights that come with the package: `hsunmix.bundled_checkpoint("base")`.'
-            ) from error
-        except (HfHubHTTPError, HFValidationError) as error:
-            raise OSError(
-                f"{pretrained_model_name} (revision {kwargs.get('revision') or 'main'}) can't be had from the Hub: {error} "
-                'The weights that come with the package: `hsunmix.bundled_checkpoint("base")`.'
-            ) from error
-        _check_snapshot(folder, str(pretrained_model_name))
-        return folder
-
-
-def _check_snapshot(folder: str, name: str) -> None:
-    if not os.path.isfile(os.path.join(folder, "model_index.json")):
-        raise OSError(f"{name} holds no model_index.json: it is not a pipeline.")
-    for component in ("encoder", "unet", "endmember_unet"):
-        path = os.path.join(folder, component)
-        if not os.path.isdir(path) or not any(file.endswith(".safetensors") for file in os.listdir(path)):
-            raise OSError(f"{name} has no weights of `{component}` as safetensors; other formats are refused.")
+        return fetch_checkpoint(str(pretrained_model_name), **kwargs)
 
 
 def _is_integer(value: Any) -> bool:
@@ -515,24 +440,6 @@ def _is_integer(value: Any) -> bool:
 def _wavelengths(chains: list[Chain]) -> torch.Tensor | None:
     found = [chain.cube.wavelengths for chain in chains]
     return None if found[0] is None else torch.stack([x for x in found if x is not None])  # [n, K]
-
-
-def _align(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Rows of `candidate` in the order of `reference`, by spectral angle (Hungarian method)."""
-    from scipy.optimize import linear_sum_assignment
-
-    angles = spectral_angle(reference[:, None], candidate[None])  # [R, R]
-    return candidate[torch.as_tensor(linear_sum_assignment(angles.cpu().numpy())[1], device=candidate.device)]
-
-
-def _insert(extracted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-    """Given spectra first, then the extracted ones that resemble none of them."""
-    from scipy.optimize import linear_sum_assignment
-
-    angles = spectral_angle(given[:, None], extracted[None])  # [G, R]
-    taken = linear_sum_assignment(angles.cpu().numpy())[1]
-    rest = [r for r in range(len(extracted)) if r not in set(taken.tolist())]
-    return torch.cat([given, extracted[rest]])
 
 
 def _pack(tensors: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:

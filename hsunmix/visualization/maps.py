@@ -21,7 +21,7 @@ def plot_abundances(
     coarse: np.ndarray | None = None,
     reference: np.ndarray | None = None,
 ) -> Any:
-    """Abundance maps side by side; further rows for reference, coarse estimate and uncertainty where given.
+    """Abundance maps side by side; further rows for coarse estimate, reference and uncertainty where given.
 
     Args:
         abundances: (H, W, R), fractions; NaN pixels are grey.
@@ -40,9 +40,10 @@ def plot_abundances(
     if abundances.ndim != 3:
         raise ValueError(f"`abundances` must have the shape (H, W, R), got {abundances.shape}")
     rows = [("abundance" if coarse is None and reference is None else "refined", abundances)]
-    for label, name, maps in (("reference", "reference", reference), ("coarse", "coarse", coarse)):
-        if maps is not None:
-            rows.append((label, _like(maps, abundances, name)))
+    if coarse is not None:
+        rows.insert(0, ("coarse", _like(coarse, abundances, "coarse")))
+    if reference is not None:
+        rows.append(("reference", _like(reference, abundances, "reference")))
     spread = None if uncertainty is None else _like(uncertainty, abundances, "uncertainty")
     names = endmember_names(names, abundances.shape[2], 28 if abundances.shape[2] <= _MOST_COLUMNS else 20)
     if len(rows) == 1 and spread is None:

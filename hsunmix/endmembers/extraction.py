@@ -1,0 +1,143 @@
+"""Blind extraction: from a cube and R to the endmembers, in the steps that DESIGN.md lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..physics import estimate_noise, nnls
+from .candidates import Candidate, propose
+from .scaling import natural_scale
+from .scene import ScenePoints, prepare_scene
+from .selection import rank_candidates
+
+METHODS = ("archetypes", "vca", "spa", "minimum_volume")
+_CONSTANT_BRIGHTNESS = 0.07  # relative variation up to which the scale of the endmembers is taken from the pixels
+
+
+@dataclass
+class EndmemberResult:
+    """What `extract_endmembers` found.
+
+    Attributes:
+        endmembers: (R, B) spectra in the units of the cube, non-negative.
+        candidates: (R, B) sets, best first; the first is `endmembers`.
+        scores: (C,) scores of `candidates`, lower is better.
+        method: what found the first: "archetypes", "vca", "spa" or "minimum_volume".
+        brightness_variation: relative spread of the brightness of the pixels, noise removed.
+        natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
+            brightness varies and every endmember is scaled to the same maximum.
+    """
+
+    endmembers: torch.Tensor
+    candidates: list[torch.Tensor]
+    scores: list[float]
+    method: str
+    brightness_variation: float
+    natural_scale: bool
+    methods: list[str] = field(default_factory=list)
+
+
+def extract_endmembers(
+    cube: torch.Tensor,
+    num_endmembers: int,
+    noise_std: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+    method: str = "auto",
+) -> EndmemberResult:
+    """Find the spectra of the pure materials in a cube, knowing only how many there are.
+
+    Archetypal analysis, vertex components, successive projections and minimum volume all propose; evidence chooses.
+
+    Args:
+        cube: (H, W, B) reflectance, or (N, B) pixels without neighbours.
+        num_endmembers: R, at least 2.
+        noise_std: (B,) standard deviation of the noise; estimated when `None`.
+        valid: (H, W) or (N,) bool, True where the cube holds data; NaN pixels are left out anyway.
+        generator: source of randomness, on the CPU; a fixed seed when `None`.
+        method: "auto" lets all methods propose; or one of "archetypes", "vca", "spa", "minimum_volume".
+
+    Returns:
+        The endmembers, all candidates, and how they are scaled.
+
+    Raises:
+        ValueError: if shapes do not fit, too few pixels or bands are left, or `method` is unknown.
+    """
+    # 1. check
+    grid, mask = _check_cube(cube, valid, num_endmembers)
+    if method != "auto" and method not in METHODS:
+        raise ValueError(f"`method` is {method!r}: choose one of 'auto', {', '.join(map(repr, METHODS))}.")
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    pixels = grid[mask]
+    if noise_std is None:
+        noise_std = estimate_noise(pixels)
+    elif noise_std.shape != pixels.shape[1:]:
+        raise ValueError(f"`noise_std` has shape {tuple(noise_std.shape)}; one value per band is needed.")
+
+    # 2. signal subspace, smoothing
+    scene = prepare_scene(grid, num_endmembers, noise_std, mask)
+
+    # 3. propose, 4. choose
+    pool = propose(scene, METHODS if method == "auto" else (method,), generator)
+    order, scores = rank_candidates(scene, pool, generator)
+
+    # 5. scale
+    scaled = [_to_spectra(scene, pool[k]) for k in order]
+    spectra, variation, natural = scaled[0]
+    dtype = cube.dtype if cube.is_floating_point() else torch.float32
+    return EndmemberResult(
+        endmembers=spectra.to(dtype),
+        candidates=[one[0].to(dtype) for one in scaled],
+        scores=[float(scores[k]) for k in order],
+        method=pool[order[0]].method,
+        brightness_variation=variation,
+        natural_scale=natural,
+        methods=[pool[k].method for k in order],
+    )
+
+
+def _check_cube(
+    cube: torch.Tensor, valid: torch.Tensor | None, num_endmembers: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cube as (H, W, B) without NaN, and its mask of usable pixels (H, W)."""
+    if cube.ndim not in (2, 3):
+        raise ValueError(f"`cube` must be (H, W, B) or (N, B), but has shape {tuple(cube.shape)}.")
+    grid = cube if cube.is_floating_point() else cube.float()
+    grid = grid if cube.ndim == 3 else grid[:, None]
+    mask = torch.isfinite(grid).all(-1)
+    if valid is not None:
+        if valid.shape != cube.shape[:-1]:
+            raise ValueError(f"`valid` has shape {tuple(valid.shape)}, but `cube` has pixels {tuple(cube.shape[:-1])}.")
+        mask &= valid.bool().reshape(mask.shape)
+    mask &= (grid != 0).any(-1)
+    num_pixels, num_bands = int(mask.sum()), grid.shape[-1]
+    if num_endmembers < 2:
+        raise ValueError(f"`num_endmembers` is {num_endmembers}; at least 2 are needed.")
+    if num_endmembers > num_bands:
+        raise ValueError(f"`num_endmembers` is {num_endmembers}, but `cube` has only {num_bands} bands.")
+    if num_endmembers > num_pixels:
+        raise ValueError(
+            f"`num_endmembers` is {num_endmembers}, but `cube` has only {num_pixels} usable pixels (finite, not all "
+            "zero): pass a larger cube or give the endmembers."
+        )
+    return torch.where(mask[..., None], grid, 0), mask
+
+
+def _to_spectra(scene: ScenePoints, candidate: Candidate) -> tuple[torch.Tensor, float, bool]:
+    """Spectra (R, B) in the scale of the pixels, the variation of brightness, and whether that scale is natural."""
+    points = candidate.points / candidate.points.norm(dim=1, keepdim=True) * scene.norm.mean()
+    step = max(1, len(scene.raw) // 2500)
+    coefficients = nnls(scene.raw[::step], points)
+    gram = points @ points.T
+    covariance = torch.linalg.pinv(gram, hermitian=True)
+    factors, variation = natural_scale(coefficients, covariance)
+    spectra = scene.subspace.lift(points).clamp_min(0)
+    natural = variation < _CONSTANT_BRIGHTNESS and bool((factors > 0.05 * factors.max()).all())
+    if natural:
+        return spectra / factors[:, None], variation, True
+    spectra = spectra / spectra.amax(1, keepdim=True).clamp_min(1e-12)
+    brightness = nnls(scene.subspace.lift(scene.smooth[::step]), spectra).sum(1).median()
+    return spectra * brightness, variation, False

@@ -1,0 +1,218 @@
+"""The benchmark protocol: what the pipeline gets, what it is compared with, and the table that comes out.
+
+Tracks: *given* (exact endmembers), *perturbed* (turned by exactly 5 degrees, seed 1), *blind* (only their number). The
+same settings for every scene; references are touched only for scoring; the median over the seeds is reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import read_cube, read_library
+from ..physics import fcls, nnls, split_brightness
+from ..simulation import benchmark_scene
+from .metrics import add_noise, evaluate, perturb_endmembers
+
+TRACKS = ("given", "perturbed", "blind")
+
+
+@dataclass
+class ReferenceScene:
+    """A scene with its reference.
+
+    Attributes:
+        name: for the table.
+        cube: (H, W, B), divided by its maximum.
+        endmembers: (R, B).
+        abundances: (H, W, R).
+        wavelengths: (B,) nm, or `None`.
+    """
+
+    name: str
+    cube: np.ndarray
+    endmembers: np.ndarray
+    abundances: np.ndarray
+    wavelengths: np.ndarray | None
+
+
+@dataclass
+class Score:
+    """One run: abundance RMSE of the three estimates, spectral angles (radians) of the two, seconds."""
+
+    scene: str
+    track: str
+    snr_db: float | None
+    seed: int
+    nnls_rmse: float
+    coarse_rmse: float
+    refined_rmse: float
+    coarse_sad: float
+    refined_sad: float
+    seconds: float
+    brightness: str
+
+
+def load_reference_scene(path: Path | str) -> ReferenceScene:
+    """Read `NAME.hdr` (or another cube) and `NAME_reference.npz` beside it.
+
+    Raises:
+        FileNotFoundError: if there is no reference.
+    """
+    path = Path(path)
+    reference = path.with_name(path.stem + "_reference.npz")
+    if not reference.exists():
+        raise FileNotFoundError(
+            f"{path} has no reference: expected {reference.name} with `endmembers` and `abundances`."
+        )
+    cube = read_cube(path)
+    with np.load(reference, allow_pickle=False) as arrays:
+        endmembers, abundances = arrays["endmembers"], arrays["abundances"]
+    return ReferenceScene(path.stem, cube.data / cube.data.max(), endmembers, abundances, cube.wavelengths)
+
+
+def simulated_reference_scene(library: Path | str, seed: int, mixing: str = "linear") -> ReferenceScene:
+    """The simulated scene of the protocol (no pure pixel), noise-free, from a spectral library."""
+    spectra = read_library(library)
+    scene = benchmark_scene(torch.as_tensor(spectra.spectra), spectra.wavelengths, seed, mixing, snr_db=None)
+    peak = float(scene.clean.max())
+    return ReferenceScene(
+        f"simulated {mixing} {seed}",
+        scene.clean.double().numpy() / peak,
+        scene.endmembers.double().numpy() / peak,
+        scene.abundances.double().numpy(),
+        spectra.wavelengths,
+    )
+
+
+def run(
+    pipe: Any,
+    scenes: Iterable[ReferenceScene],
+    tracks: Sequence[str] = TRACKS,
+    snr_db: Sequence[float | None] = (None, 30.0, 20.0, 10.0),
+    seeds: Sequence[int] = range(5),
+    report: Callable[[Score], None] = lambda score: None,
+    **settings: Any,
+) -> list[Score]:
+    """Run the pipeline over scenes, tracks, noise levels and seeds.
+
+    Args:
+        pipe: a `SemiBlindUnmixingPipeline`.
+        scenes: what to unmix.
+        tracks: of `TRACKS`. The given and perturbed tracks have no randomness beyond the noise and run once.
+        snr_db: white noise levels in dB; `None` is the clean cube.
+        seeds: of the pipeline's generator. The noise is that of `numpy.random.default_rng(0)` for all.
+        report: called with each score as soon as it is there.
+        **settings: further arguments of the pipeline, the same for all.
+
+    Returns:
+        The scores.
+    """
+    scores = []
+    for scene in scenes:
+        for track in tracks:
+            for level in snr_db:
+                observed = add_noise(scene.cube, level)
+                for seed in seeds if track == "blind" else list(seeds)[:1]:
+                    score = _score(pipe, scene, track, level, observed, seed, settings)
+                    report(score)
+                    scores.append(score)
+    return scores
+
+
+def _score(
+    pipe: Any,
+    scene: ReferenceScene,
+    track: str,
+    level: float | None,
+    observed: np.ndarray,
+    seed: int,
+    settings: dict[str, Any],
+) -> Score:
+    start: dict[str, Any] = {
+        "given": {"fixed_endmembers": scene.endmembers},
+        "perturbed": {"endmembers": perturb_endmembers(scene.endmembers)},
+        "blind": {"num_endmembers": len(scene.endmembers)},
+    }[track]
+    began = time.perf_counter()
+    out = pipe(
+        observed,
+        wavelengths=scene.wavelengths,
+        reflectance_scale=1.0,
+        generator=torch.Generator().manual_seed(seed),
+        **start,
+        **settings,
+    )
+    seconds = time.perf_counter() - began
+    truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
+    coarse_endmembers = out.coarse_endmembers[0]
+    exact = closed_form(observed, coarse_endmembers, out.brightness_mode[0])
+    refined = evaluate(out.endmembers[0], out.abundances[0], truth)
+    coarse = evaluate(coarse_endmembers, out.coarse_abundances[0], truth)
+    return Score(
+        scene=scene.name,
+        track=track,
+        snr_db=level,
+        seed=seed,
+        nnls_rmse=evaluate(coarse_endmembers, exact, truth)["abundance_rmse"],
+        coarse_rmse=coarse["abundance_rmse"],
+        refined_rmse=refined["abundance_rmse"],
+        coarse_sad=coarse["sad"],
+        refined_sad=refined["sad"],
+        seconds=seconds,
+        brightness=out.brightness_mode[0],
+    )
+
+
+def closed_form(cube: np.ndarray, endmembers: np.ndarray, brightness_mode: str) -> np.ndarray:
+    """Exactly solved least squares on the same start: non-negative with free brightness, else fully constrained.
+
+    Args:
+        cube: (H, W, B).
+        endmembers: (R, B).
+        brightness_mode: "free" or "fixed".
+
+    Returns:
+        (H, W, R) abundances.
+    """
+    pixels = torch.from_numpy(np.asarray(cube, dtype=np.float64)).flatten(0, 1)
+    spectra = torch.from_numpy(np.asarray(endmembers, dtype=np.float64))
+    if brightness_mode == "free":
+        abundances = split_brightness(nnls(pixels, spectra))[0]
+    else:
+        abundances = fcls(pixels, spectra)
+    return abundances.unflatten(0, cube.shape[:2]).numpy()
+
+
+def as_markdown(scores: Sequence[Score]) -> str:
+    """Table of medians over the seeds, the range of the refined result in brackets."""
+    lines = [
+        "| scene | track | SNR | NNLS | coarse | refined | range | SAD coarse | SAD refined | s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for scene, track, level in dict.fromkeys((s.scene, s.track, s.snr_db) for s in scores):
+        cell = [s for s in scores if (s.scene, s.track, s.snr_db) == (scene, track, level)]
+
+        def median(name: str, cell: list[Score] = cell) -> float:
+            return float(np.median([getattr(s, name) for s in cell]))
+
+        refined = [s.refined_rmse for s in cell]
+        spread = f"{min(refined):.3f}-{max(refined):.3f}" if len(cell) > 1 else ""
+        angles = ("", "") if track == "given" else (f"{median('coarse_sad'):.3f}", f"{median('refined_sad'):.3f}")
+        lines.append(
+            f"| {scene} | {track} | {'clean' if level is None else f'{level:g} dB'} | {median('nnls_rmse'):.4f} "
+            f"| {median('coarse_rmse'):.4f} | {median('refined_rmse'):.4f} | {spread} | {angles[0]} | {angles[1]} "
+            f"| {median('seconds'):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def as_records(scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """The scores as plain dictionaries, for JSON."""
+    return [asdict(score) for score in scores]

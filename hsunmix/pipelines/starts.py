@@ -1,0 +1,97 @@
+"""Where the endmember chains start: spectra that the user gives, a library, or extraction from the cube."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from ..endmembers import estimate_num_endmembers, extract_endmembers, select_from_library
+from ..physics import spectral_angle
+from .processor import HyperspectralProcessor, PreparedCube
+
+
+def start_endmembers(
+    processor: HyperspectralProcessor,
+    cube: PreparedCube,
+    num_endmembers: int | None,
+    endmembers: Any,
+    fixed_endmembers: Any,
+    library: Any,
+    ensemble_size: int,
+    generator: torch.Generator | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """E0 of every ensemble member, and which endmembers may move.
+
+    Fixed spectra come first, then approximate ones, then, up to `num_endmembers`, extracted ones.
+
+    Args:
+        processor: brings the user's spectra to the bands of the cube.
+        cube: the prepared cube.
+        num_endmembers: R; the number of given spectra, else estimated, when `None`.
+        endmembers: (k, B) approximate spectra, or `None`.
+        fixed_endmembers: (k, B) exact spectra, or `None`.
+        library: (L, B) spectra to choose from, or `None`.
+        ensemble_size: M.
+        generator: source of randomness.
+
+    Returns:
+        (M, R, K) spectra on the good bands, and (R,) bool.
+
+    Raises:
+        ValueError: if the numbers of endmembers, bands and pixels don't fit.
+    """
+    fixed = None if fixed_endmembers is None else processor.spectra(fixed_endmembers, cube, "fixed_endmembers")
+    loose = None if endmembers is None else processor.spectra(endmembers, cube, "endmembers")
+    known = [part for part in (fixed, loose) if part is not None]
+    given = torch.cat(known) if known else None
+    count = num_endmembers
+    if count is None:
+        count = estimate_num_endmembers(cube.pixels, cube.noise_std) if given is None else max(len(given), 2)
+    num_pixels, num_bands = cube.pixels.shape
+    if given is not None and count < len(given):
+        raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
+    if count > num_bands:
+        raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
+
+    if given is not None and len(given) == count:
+        starts = given.expand(ensemble_size, -1, -1)
+    elif library is not None:
+        spectra = processor.spectra(library, cube, "library")
+        if len(spectra) < count:
+            raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
+        starts = select_from_library(cube.pixels, spectra, count, cube.noise_std).expand(ensemble_size, -1, -1)
+    elif count > num_pixels:
+        raise ValueError(
+            f"`num_endmembers` is {count}, but the cube has only {num_pixels} usable pixels: pass `endmembers`, "
+            "`fixed_endmembers` or a larger cube."
+        )
+    else:
+        starts = _extract(cube, count, ensemble_size, generator)
+        if given is not None:
+            starts = torch.stack([_insert(start, given) for start in starts])
+    movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
+    movable[: 0 if fixed is None else len(fixed)] = False
+    return starts, movable
+
+
+def _extract(cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None) -> torch.Tensor:
+    """Blind endmembers (M, R, K): the best of the candidates, for further members the next best ones."""
+    grid = cube.to_map(cube.pixels).nan_to_num()
+    found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator)
+    best = found.endmembers
+    sets = [best, *(one[_match(best, one)] for one in found.candidates[1:ensemble_size])]
+    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)])
+
+
+def _insert(extracted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """Given spectra first, then the extracted ones that are not the best match of one of them."""
+    taken = set(_match(given, extracted).tolist())
+    return torch.cat([given, extracted[[r for r in range(len(extracted)) if r not in taken]]])
+
+
+def _match(reference: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
+    """For every reference spectrum its own partner among the candidates, by spectral angle (Hungarian method)."""
+    angles = spectral_angle(reference[:, None], candidate[None])
+    return torch.as_tensor(linear_sum_assignment(angles.cpu().numpy())[1], device=candidate.device)

@@ -1,0 +1,167 @@
+"""The closed-form steps, held against scipy, float64 and their own optimality conditions."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+from hsunmix.physics import (
+    abundance_std,
+    abundance_step,
+    anchor_brightness,
+    endmember_step,
+    fcls,
+    nnls,
+    normal_equations,
+    solve_nonnegative,
+)
+
+
+def problem(num_pixels=200, rank=5, bands=60, noise=0.05, seed=0, dtype=torch.float64):
+    g = torch.Generator().manual_seed(seed)
+    endmembers = torch.rand(rank, bands, generator=g, dtype=dtype)
+    weights = torch.rand(num_pixels, rank, generator=g, dtype=dtype)
+    weights = weights * (torch.rand(num_pixels, rank, generator=g) > 0.5)
+    pixels = weights @ endmembers + noise * torch.randn(num_pixels, bands, generator=g, dtype=dtype)
+    return pixels, endmembers
+
+
+@pytest.mark.parametrize("rank", [2, 3, 7, 12])
+def test_nnls_is_scipys(rank):
+    pixels, endmembers = problem(rank=rank)
+    expected = np.stack([scipy.optimize.nnls(endmembers.numpy().T, y)[0] for y in pixels.numpy()])
+    np.testing.assert_allclose(nnls(pixels, endmembers).numpy(), expected, atol=1e-9)
+
+
+def test_nnls_with_noise_weights_is_scipys():
+    pixels, endmembers = problem()
+    std = torch.linspace(0.01, 0.2, pixels.shape[1], dtype=torch.float64)
+    expected = np.stack([scipy.optimize.nnls((endmembers / std).numpy().T, y)[0] for y in (pixels / std).numpy()])
+    np.testing.assert_allclose(nnls(pixels, endmembers, std).numpy(), expected, atol=1e-9)
+
+
+def test_nnls_in_float32_keeps_its_digits_with_nearly_collinear_endmembers():
+    pixels, endmembers = problem(rank=3, noise=0.01)
+    endmembers[1] = endmembers[0] + 0.02 * endmembers[1]  # about one degree apart
+    exact = nnls(pixels, endmembers)
+    single = nnls(pixels.float(), endmembers.float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), exact, atol=2e-3, rtol=0)
+
+
+def test_nnls_survives_duplicate_and_zero_endmembers():
+    pixels, endmembers = problem(rank=4)
+    endmembers[2] = endmembers[1]
+    endmembers[3] = 0
+    b = nnls(pixels, endmembers)
+    assert torch.isfinite(b).all() and (b >= 0).all()
+    best = nnls(pixels, endmembers[:2])
+    fit = (pixels - b @ endmembers).square().sum(1)
+    torch.testing.assert_close(fit, (pixels - best @ endmembers[:2]).square().sum(1), atol=1e-6, rtol=1e-6)
+
+
+def test_solution_satisfies_the_optimality_conditions():
+    gram, rhs = normal_equations(*problem(num_pixels=1000, rank=10, noise=0.5))
+    x = solve_nonnegative(gram, rhs)
+    gradient = x @ gram - rhs
+    scale = rhs.abs().max()
+    assert (x >= 0).all()
+    assert (gradient > -1e-8 * scale).all()
+    assert (gradient * x).abs().max() < 1e-7 * scale
+
+
+def test_more_endmembers_than_bands_are_refused():
+    with pytest.raises(ValueError, match="12 spectra, more than the 8 bands"):
+        nnls(*problem(rank=12, bands=8))
+
+
+def test_fcls_is_on_the_simplex_and_optimal():
+    pixels, endmembers = problem(rank=4)
+    a = fcls(pixels, endmembers)
+    torch.testing.assert_close(a.sum(1), torch.ones(len(a), dtype=a.dtype))
+    assert (a >= 0).all()
+    for y, found in zip(pixels[:20].numpy(), a[:20].numpy(), strict=True):
+
+        def misfit(x, y=y):
+            return np.sum((y - x @ endmembers.numpy()) ** 2)
+
+        unit_sum = {"type": "eq", "fun": lambda x: x.sum() - 1}
+        other = scipy.optimize.minimize(misfit, np.full(4, 0.25), bounds=[(0, 1)] * 4, constraints=unit_sum, tol=1e-12)
+        assert misfit(found) <= misfit(other.x) + 1e-6
+        np.testing.assert_allclose(found, other.x, atol=2e-3)
+
+
+def test_brightness_anchor_interpolates_between_free_and_fixed():
+    pixels, endmembers = problem(rank=3)
+    gram, rhs = normal_equations(pixels, endmembers)
+    sums = [solve_nonnegative(*anchor_brightness(gram, rhs, 1.0, p)).sum(1) for p in (0.0, 10.0, 1e9)]
+    torch.testing.assert_close(sums[0], nnls(pixels, endmembers).sum(1))
+    torch.testing.assert_close(sums[2], torch.ones_like(sums[2]), atol=1e-5, rtol=0)
+    distance = [(s - 1).abs().mean() for s in sums]
+    assert distance[0] > distance[1] > distance[2]
+
+
+def test_abundance_step_without_trust_in_the_prior_is_nnls_and_with_full_trust_the_prior():
+    pixels, endmembers = problem()
+    gram, rhs = normal_equations(pixels, endmembers)
+    prior = torch.rand(*rhs.shape, dtype=torch.float64)
+    loose = abundance_step(gram, rhs, prior, torch.full_like(prior, 1e-9))
+    torch.testing.assert_close(loose, nnls(pixels, endmembers), atol=1e-6, rtol=0)
+    tight = abundance_step(gram, rhs, prior, torch.full_like(prior, 1e9))
+    torch.testing.assert_close(tight, prior, atol=1e-5, rtol=0)
+
+
+def test_abundance_step_solves_its_problem_per_pixel():
+    pixels, endmembers = problem(num_pixels=30)
+    gram, rhs = normal_equations(pixels, endmembers, 0.1)
+    g = torch.Generator().manual_seed(1)
+    prior = torch.rand(*rhs.shape, generator=g, dtype=torch.float64)
+    precision = 100 * torch.rand(*rhs.shape, generator=g, dtype=torch.float64)
+    found = abundance_step(gram, rhs, prior, precision)
+    for n in range(len(pixels)):
+        expected = solve_nonnegative(gram + torch.diag(precision[n]), (rhs[n] + precision[n] * prior[n])[None])[0]
+        torch.testing.assert_close(found[n], expected, atol=1e-5, rtol=0)
+
+
+def test_abundance_std_matches_the_spread_of_unconstrained_solutions():
+    g = torch.Generator().manual_seed(0)
+    endmembers = torch.rand(3, 40, generator=g, dtype=torch.float64)
+    noise = 0.05 * torch.randn(20_000, 40, generator=g, dtype=torch.float64)
+    gram, rhs = normal_equations(torch.full((1, 3), 5.0, dtype=torch.float64) @ endmembers + noise, endmembers, 0.05)
+    spread = torch.linalg.solve(gram, rhs.T).std(1)
+    torch.testing.assert_close(abundance_std(gram), spread, rtol=0.03, atol=0)
+
+
+def test_endmember_step_recovers_the_truth_from_true_abundances_and_keeps_fixed_ones():
+    pixels, endmembers = problem(num_pixels=2000, noise=0.01)
+    b = nnls(pixels, endmembers)
+    start = endmembers * 1.2
+    std = torch.full((5, 1), 0.3, dtype=torch.float64)
+    std[2] = 0
+    noise = torch.full((pixels.shape[1],), 0.01, dtype=torch.float64)
+    moved, deviation = endmember_step(pixels, b, noise, start, std)
+    assert torch.equal(moved[2], start[2])
+    assert (deviation[2] == 0).all()
+    free = [0, 1, 3, 4]
+    rest = pixels - b[:, 2:3] * start[2]
+    expected = torch.linalg.lstsq(b[:, free], rest).solution
+    torch.testing.assert_close(moved[free], expected.clamp_min(0), atol=1e-3, rtol=0)
+
+
+def test_endmember_step_equals_its_ridge_problem():
+    pixels, endmembers = problem(num_pixels=50, rank=3, bands=7)
+    b = nnls(pixels, endmembers)
+    noise = torch.linspace(0.05, 0.3, 7, dtype=torch.float64)
+    std = 0.01 + 0.1 * torch.rand(3, 7, dtype=torch.float64)
+    found, deviation = endmember_step(pixels, b, noise, endmembers, std)
+    for band in range(7):
+        system = b.T @ b / noise[band] ** 2 + torch.diag(std[:, band] ** -2)
+        target = b.T @ pixels[:, band] / noise[band] ** 2 + endmembers[:, band] / std[:, band] ** 2
+        torch.testing.assert_close(found[:, band], torch.linalg.solve(system, target).clamp_min(0))
+        torch.testing.assert_close(deviation[:, band], torch.linalg.inv(system).diagonal().sqrt())
+
+
+def test_wrong_number_of_bands_is_refused():
+    pixels, endmembers = problem()
+    with pytest.raises(ValueError, match="`endmembers` have 59 bands"):
+        nnls(pixels, endmembers[:, 1:])

@@ -1,0 +1,49 @@
+"""Put three trained networks and their schedulers together as a pipeline folder, weights in half precision.
+
+Run as `python training/assemble_pipeline.py --encoder A --unet B --endmember_unet C --output_dir pipeline`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+
+from hsunmix import SemiBlindUnmixingPipeline
+from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
+
+
+def make_scheduler(num_train_timesteps: int) -> DDIMScheduler:
+    """DDIM on the cosine schedule of training, from pure noise down to nothing left."""
+    return DDIMScheduler(
+        num_train_timesteps=num_train_timesteps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+    )
+
+
+def assemble(encoder: Path, unet: Path, endmember_unet: Path, **settings: float) -> SemiBlindUnmixingPipeline:
+    """Build the pipeline from folders of trained networks; `settings` are its configuration."""
+    maps, spectra = ResUNet2D.from_pretrained(unet), ResUNet1D.from_pretrained(endmember_unet)
+    return SemiBlindUnmixingPipeline(
+        encoder=HybridSTU.from_pretrained(encoder),
+        unet=maps,
+        endmember_unet=spectra,
+        scheduler=make_scheduler(maps.config.num_train_timesteps),
+        endmember_scheduler=make_scheduler(spectra.config.num_train_timesteps),
+        **settings,
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("encoder", "unet", "endmember_unet", "output_dir"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    args = parser.parse_args()
+    pipeline = assemble(args.encoder, args.unet, args.endmember_unet).to(dtype=torch.float16)
+    pipeline.save_pretrained(args.output_dir)
