@@ -1,4 +1,4 @@
-"""Put three trained networks and their schedulers together as a pipeline folder, weights in half precision.
+"""Put three trained networks and their schedulers together as a pipeline folder.
 
 Run as `python training/assemble_pipeline.py --encoder A --unet B --endmember_unet C --output_dir pipeline`.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from diffusers import DDIMScheduler
 
 from hsunmix import SemiBlindUnmixingPipeline
@@ -45,5 +44,4 @@ if __name__ == "__main__":
     for name in ("encoder", "unet", "endmember_unet", "output_dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
-    pipeline = assemble(args.encoder, args.unet, args.endmember_unet).to(dtype=torch.float16)
-    pipeline.save_pretrained(args.output_dir)
+    assemble(args.encoder, args.unet, args.endmember_unet).save_pretrained(args.output_dir)

@@ -137,7 +137,10 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
     if given and torch.rand((), generator=generator) < 0.8:
         moved_evidence = start
     else:
-        moved_evidence = gather_evidence(pixels, moved, noise_std, 1.0, precision)
+        # the endmember network knows how far off it is; the maps learn to live with that much error
+        error = (moved - truth).square().mean(1, keepdim=True).sqrt()
+        jitter = (0.3 * torch.randn(error.shape, generator=generator)).exp()
+        moved_evidence = gather_evidence(pixels, moved, noise_std, 1.0, precision, (error * jitter).expand_as(moved))
     return {
         "cube": scene.cube.permute(2, 0, 1),
         "coarse_endmembers": coarse,

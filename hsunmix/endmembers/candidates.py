@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from ..physics import nnls
+from ..physics import nnls, unit_rows
 from .archetypes import archetypal_analysis
 from .geometric import minimum_volume, successive_projections, vertex_components
-from .scaling import complete
 from .scene import ScenePoints
 
 _ARCHETYPE_PIXELS = 2000
-_VOLUME_PIXELS = 4000
+_VERTEX_STARTS = 6
+_VOLUME_PIXELS = 2500
+_MODEL_ERRORS = (1.5, 1.0, 2.5)  # softness of the facets in units of the model error, the best guess first
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Candidate:
     """One endmember set.
 
     Attributes:
-        points: (R, K) endmembers in the coordinates of the scene, of arbitrary scale.
+        points: (R, K) endmembers of unit norm, in the coordinates of the scene.
         method: "archetypes", "vca", "spa" or "minimum_volume".
     """
 
@@ -38,78 +39,88 @@ def propose(
         scene: the pixels.
         methods: any of "archetypes", "vca", "spa", "minimum_volume".
         generator: source of randomness (on the CPU).
-        num_starts: starts of the archetypal analysis; a third of it for VCA.
+        num_starts: starts of the archetypal analysis.
 
     Returns:
-        The candidates; singular sets (from duplicated pixels, say) are left out.
+        The candidates of one method after the other; singular sets (from duplicated pixels, say) are left out, unless
+        nothing else is left.
     """
-    count = scene.num_endmembers
-    unit = scene.unit
-    rank = unit[:, :count]
-    found: dict[str, torch.Tensor] = {}
+    found = {}
     if "archetypes" in methods:
-        subset = _subset(len(unit), _ARCHETYPE_PIXELS, generator).to(unit.device)
-        found["archetypes"] = archetypal_analysis(unit[subset], count, num_starts, generator)
+        found["archetypes"] = _archetypes(scene, num_starts, generator)
     if "vca" in methods or "minimum_volume" in methods:
-        starts = max(1, num_starts // 3)
-        found["vca"] = torch.cat(
-            [
-                unit[vertex_components(rank, count, starts, generator)],
-                unit[vertex_components(scene.smooth[:, :count], count, starts, generator)],
-            ]
-        )
-    if "spa" in methods or "minimum_volume" in methods:
-        found["spa"] = torch.cat(
-            [unit[successive_projections(rank, count)], unit[successive_projections(scene.smooth[:, :count], count)]]
-        )
+        found["vca"] = _vertices(scene, generator)
+    if "spa" in methods:
+        rank = scene.num_endmembers
+        chosen = [successive_projections(points[:, :rank], rank) for points in (scene.unit, scene.smooth)]
+        found["spa"] = scene.unit[torch.cat(chosen)]
     if "minimum_volume" in methods:
-        volumes = _minimum_volumes(scene, torch.cat([found["vca"], found["spa"]]), generator)
-        found["minimum_volume"] = volumes
-    pool = []
-    for method in methods:
-        good = [points for points in found[method] if _independent(points)]
-        pool += [Candidate(points, method) for points in good]
-    return pool or [Candidate(found[methods[0]][0], methods[0])]
+        found["minimum_volume"] = _minimum_volumes(scene, found["vca"], generator)
+    sets = [(unit_rows(points), method) for method in methods for points in found[method]]
+    pool = [Candidate(points, method) for points, method in sets if _independent(points)]
+    return pool or [Candidate(unit_rows(found["vca" if "vca" in found else methods[0]][0]), methods[0])]
+
+
+def _archetypes(scene: ScenePoints, num_starts: int, generator: torch.Generator | None) -> torch.Tensor:
+    """Archetypes (S, R, K) on unit-norm pixels; for half of the starts, dark pixels count less, as noise says."""
+    subset = _subset(len(scene.norm), _ARCHETYPE_PIXELS, generator).to(scene.norm.device)
+    unit = scene.unit[subset]
+    variance = scene.noise_var[subset] + scene.model_error**2
+    weighted = unit * (variance.min() / variance)[:, None] ** 0.25
+    half = (num_starts + 1) // 2
+    parts = [
+        archetypal_analysis(points, scene.num_endmembers, starts, generator)
+        for points, starts in ((unit, half), (weighted, num_starts - half))
+        if starts
+    ]
+    return torch.cat(parts)
+
+
+def _vertices(scene: ScenePoints, generator: torch.Generator | None) -> torch.Tensor:
+    """Vertex components (S, R, K), found on unit-norm and on raw pixels."""
+    rank = scene.num_endmembers
+    found = [
+        vertex_components(points[:, :rank], rank, _VERTEX_STARTS, generator) for points in (scene.unit, scene.smooth)
+    ]
+    return scene.unit[torch.cat(found)]
 
 
 def _minimum_volumes(scene: ScenePoints, starts: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Soft minimum-volume simplices, (S, R, K): brightness free and fixed, facets as soft as noise or model error."""
-    count = scene.num_endmembers
+    """Soft minimum-volume simplices (S, R, K): with fixed brightness where pixels lie near a plane, and with free."""
+    rank = scene.num_endmembers
+    subset = _subset(len(scene.norm), _VOLUME_PIXELS, generator).to(scene.norm.device)
+    brightness = (scene.norm / scene.norm.mean())[:, None]
     found = []
-    for free in (True, False):
-        points = (scene.unit if free else scene.smooth / scene.norm.mean())[:, :count]
-        noise_var = scene.noise_var if free else scene.noise_var.mul(scene.norm.square()) / scene.norm.mean() ** 2
-        plane = torch.linalg.lstsq(points, torch.ones_like(points[:, :1])).solution[:, 0]
-        if not free and (points @ plane - 1).square().mean() > 0.3**2:
-            continue  # far from a plane
-        corners = starts[:, :, :count]
-        height = corners @ plane
-        usable = [
-            k
-            for k in range(len(corners))
-            if height[k].min() > 0.05 * height[k].max() and _independent(corners[k] / height[k][:, None])
-        ]
-        if not usable:
+    for weight in (brightness, torch.ones_like(brightness)):
+        points = scene.unit[:, :rank] * weight
+        plane = torch.linalg.lstsq(points, torch.ones_like(weight)).solution[:, 0]
+        init = _largest_simplex(starts[..., :rank], plane)
+        if init is None or (points @ plane - 1).square().mean() > 0.3**2:
             continue
-        init = corners[usable]
-        volume = torch.linalg.slogdet(init / (init @ plane)[..., None])[1]
-        init = init[volume.argmax()][None]
-        subset = _subset(len(points), _VOLUME_PIXELS, generator).to(points.device)
-        for share in (0.0, 1.0, 3.0):
-            std = (noise_var[subset] + (share * scene.model_error) ** 2).sqrt()
-            for outliers in (0.0, 1e-3):
-                simplex = minimum_volume(points[subset], init, plane, std, outliers)
-                found.append(_complete(scene, simplex[0]))
+        for share in _MODEL_ERRORS:
+            std = (scene.noise_var + (share * scene.model_error) ** 2).sqrt() * weight[:, 0]
+            simplex = minimum_volume(points[subset], init[None], plane, std[subset])[0]
+            found.append(_complete(scene, simplex))
     return torch.stack(found) if found else starts[:0]
+
+
+def _largest_simplex(starts: torch.Tensor, plane: torch.Tensor) -> torch.Tensor | None:
+    """The start (R, R) of the largest volume, all of its endmembers moved onto the plane; `None` if none can be."""
+    height = starts @ plane  # [S, R]
+    usable = (height.amin(1) > 0.05 * height.amax(1)) & torch.tensor([_independent(one) for one in starts])
+    if not usable.any():
+        return None
+    moved = starts[usable] / height[usable][..., None]
+    return moved[torch.linalg.slogdet(moved)[1].argmax()]
 
 
 def _complete(scene: ScenePoints, simplex: torch.Tensor) -> torch.Tensor:
     """Add the coordinates beyond the first R to endmembers (R, R), by regression on the pixels; (R, K)."""
-    count = scene.num_endmembers
-    unit = scene.unit
-    coefficients = nnls(unit[:, :count], simplex)
-    rest = complete(unit[:, count:], coefficients, torch.ones_like(unit[:, :1]))
-    return torch.cat([simplex, rest], 1)
+    rank = scene.num_endmembers
+    abundances = nnls(scene.unit[:, :rank], simplex)
+    gram = abundances.T @ abundances
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(rank, dtype=gram.dtype, device=gram.device)
+    return torch.cat([simplex, torch.linalg.solve(gram + ridge, abundances.T @ scene.unit[:, rank:])], 1)
 
 
 def _subset(total: int, wanted: int, generator: torch.Generator | None) -> torch.Tensor:
@@ -120,5 +131,5 @@ def _independent(points: torch.Tensor, limit: float = 1e-4) -> bool:
     """Are the endmembers (R, K) finite and linearly independent?"""
     if not torch.isfinite(points).all():
         return False
-    singular = torch.linalg.svdvals(points / points.norm(dim=1, keepdim=True).clamp_min(1e-30))
+    singular = torch.linalg.svdvals(unit_rows(points))
     return bool(singular[-1] > limit * singular[0])

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..physics import estimate_noise, nnls
+from ..physics import BRIGHTNESS_THRESHOLD, brightness_fit, estimate_noise, nnls
 from .candidates import Candidate, propose
-from .scaling import natural_scale
 from .scene import ScenePoints, prepare_scene
 from .selection import rank_candidates
 
 METHODS = ("archetypes", "vca", "spa", "minimum_volume")
-_CONSTANT_BRIGHTNESS = 0.07  # relative variation up to which the scale of the endmembers is taken from the pixels
+_CANDIDATES_KEPT = 16
 
 
 @dataclass
@@ -85,17 +84,17 @@ def extract_endmembers(
     order, scores = rank_candidates(scene, pool, generator)
 
     # 5. scale
-    scaled = [_to_spectra(scene, pool[k]) for k in order]
+    scaled = [_to_spectra(scene, pool[k]) for k in order[:_CANDIDATES_KEPT]]
     spectra, variation, natural = scaled[0]
     dtype = cube.dtype if cube.is_floating_point() else torch.float32
     return EndmemberResult(
         endmembers=spectra.to(dtype),
         candidates=[one[0].to(dtype) for one in scaled],
-        scores=[float(scores[k]) for k in order],
+        scores=[float(scores[k]) for k in order[:_CANDIDATES_KEPT]],
+        methods=[pool[k].method for k in order[:_CANDIDATES_KEPT]],
         method=pool[order[0]].method,
         brightness_variation=variation,
         natural_scale=natural,
-        methods=[pool[k].method for k in order],
     )
 
 
@@ -129,15 +128,12 @@ def _check_cube(
 def _to_spectra(scene: ScenePoints, candidate: Candidate) -> tuple[torch.Tensor, float, bool]:
     """Spectra (R, B) in the scale of the pixels, the variation of brightness, and whether that scale is natural."""
     points = candidate.points / candidate.points.norm(dim=1, keepdim=True) * scene.norm.mean()
-    step = max(1, len(scene.raw) // 2500)
-    coefficients = nnls(scene.raw[::step], points)
-    gram = points @ points.T
-    covariance = torch.linalg.pinv(gram, hermitian=True)
-    factors, variation = natural_scale(coefficients, covariance)
+    factors, variation = brightness_fit(scene.raw, points, 1.0)  # noise has unit variance in these coordinates
     spectra = scene.subspace.lift(points).clamp_min(0)
-    natural = variation < _CONSTANT_BRIGHTNESS and bool((factors > 0.05 * factors.max()).all())
+    natural = variation < BRIGHTNESS_THRESHOLD and bool((factors > 0.05 * factors.max()).all())
     if natural:
-        return spectra / factors[:, None], variation, True
+        return spectra / factors[:, None].to(spectra.dtype), variation, True
     spectra = spectra / spectra.amax(1, keepdim=True).clamp_min(1e-12)
+    step = max(1, len(scene.raw) // 2500)
     brightness = nnls(scene.subspace.lift(scene.smooth[::step]), spectra).sum(1).median()
     return spectra * brightness, variation, False

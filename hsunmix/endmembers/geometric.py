@@ -66,7 +66,7 @@ def minimum_volume(
     init: torch.Tensor,
     plane: torch.Tensor,
     point_std: torch.Tensor | float,
-    outliers: float = 1e-3,
+    outliers: float = 0.0,
     anneal: int = 4,
     newton: int = 8,
     soft: float = 0.15,

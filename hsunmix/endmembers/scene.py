@@ -8,20 +8,20 @@ import torch
 
 from .subspace import SignalSubspace, box_mean, effective_noise, fit_subspace, wiener_smooth
 
-_EXTRA_DIMENSIONS = 3  # kept beyond R: dark endmembers live there, and the first discarded one measures model error
-_SMOOTHED_NOISE = 0.5  # share of the noise variance that adaptive smoothing leaves, on average
+_EXTRA_DIMENSIONS = 3  # looked at beyond R: dark endmembers live there too, and they tell the model error
 
 
 @dataclass(frozen=True)
 class ScenePoints:
-    """N usable pixels of a scene in K >= R whitened coordinates; noise has about unit variance in each.
+    """N usable pixels of a scene in K >= R whitened coordinates.
 
     Attributes:
         subspace: between coordinates and spectra.
-        raw: (N, K) coordinates.
+        raw: (N, K) coordinates, with unit noise variance.
         smooth: (N, K) coordinates after adaptive smoothing.
         norm: (N,) Euclidean norm of `smooth`.
-        model_error: rms per coordinate, relative to the norm of a pixel, of what R endmembers cannot explain.
+        noise_var: (N,) noise variance left in every coordinate of `smooth / norm`.
+        model_error: rms along the first direction that R endmembers cannot explain, relative to the norm of a pixel.
         num_endmembers: R.
     """
 
@@ -29,6 +29,7 @@ class ScenePoints:
     raw: torch.Tensor
     smooth: torch.Tensor
     norm: torch.Tensor
+    noise_var: torch.Tensor
     model_error: float
     num_endmembers: int
 
@@ -37,16 +38,14 @@ class ScenePoints:
         """(N, K) smoothed coordinates of unit norm: brightness removed."""
         return self.smooth / self.norm[:, None]
 
-    @property
-    def noise_var(self) -> torch.Tensor:
-        """(N,) variance of the noise in every coordinate of `unit`."""
-        return _SMOOTHED_NOISE / self.norm.square()
-
 
 def prepare_scene(
     cube: torch.Tensor, num_endmembers: int, noise_std: torch.Tensor, valid: torch.Tensor
 ) -> ScenePoints:
     """Project a cube on its signal subspace, smooth it there, and leave out pixels that are all noise.
+
+    The subspace is that of local means, with pixels weighed equally whatever their brightness: dark endmembers and
+    low signal-to-noise ratios would else lose a direction.
 
     Args:
         cube: (H, W, B) without NaN.
@@ -57,28 +56,29 @@ def prepare_scene(
     Returns:
         The points.
     """
-    pixels = cube[valid]
-    num_pixels, num_bands = pixels.shape
-    noise = effective_noise(pixels, noise_std)
-    dim = min(num_endmembers + _EXTRA_DIMENSIONS, num_bands, max(num_pixels, num_endmembers))
-    local_mean = box_mean(cube, valid, 3)[valid]
-    subspace = fit_subspace(local_mean, noise, dim, balance=True)
-    raw = subspace.project(torch.where(valid[..., None], cube, 0))
-    smooth = wiener_smooth(raw, valid)
-    raw, smooth = raw[valid], smooth[valid]
+    num_pixels, num_bands = int(valid.sum()), cube.shape[-1]
+    noise = effective_noise(cube[valid], noise_std)
+    dim = max(min(num_endmembers + _EXTRA_DIMENSIONS, num_bands, num_pixels), num_endmembers)
+    subspace = fit_subspace(box_mean(cube, valid, 3)[valid], noise, dim, balance=True)
+    maps = subspace.project(cube)
+    smooth_maps, noise_maps = wiener_smooth(maps, valid)
+    raw, smooth, noise_var = maps[valid], smooth_maps[valid], noise_maps[valid]
     norm = smooth.norm(dim=1)
-    usable = norm > 3 * dim**0.5
-    if usable.sum() < max(2 * num_endmembers, 0.5 * num_pixels):  # hardly any signal: take what there is
-        usable = norm >= norm.quantile(0.1) if num_pixels > 10 * num_endmembers else norm >= 0
-    raw, smooth, norm = raw[usable], smooth[usable], norm[usable].clamp_min(1e-6)
-    model_error = _model_error(smooth / norm[:, None], _SMOOTHED_NOISE / norm.square(), num_endmembers)
-    return ScenePoints(subspace, raw, smooth, norm, model_error, num_endmembers)
+    usable = norm > 3 * noise_var.sum(1).sqrt()
+    if usable.sum() < max(2 * num_endmembers, num_pixels // 2):  # hardly any signal: take what there is
+        usable = norm > 1e-6 * norm.max()
+    raw, smooth, noise_var, norm = raw[usable], smooth[usable], noise_var[usable], norm[usable]
 
-
-def _model_error(unit: torch.Tensor, noise_var: torch.Tensor, num_endmembers: int) -> float:
-    """Spread along the first direction that R endmembers leave unexplained, noise removed."""
-    discarded = unit[:, num_endmembers:]
-    if discarded.shape[1] == 0:
-        return 0.0
-    variance = torch.linalg.eigvalsh(discarded.T @ discarded / len(discarded))[-1]
-    return float((variance - noise_var.mean()).clamp_min(0).sqrt())
+    power = (raw / norm[:, None])[:, num_endmembers:].square().mean(0)  # of the directions beyond R
+    noise_power = norm.square().reciprocal().mean()
+    model_error = (power.max() - noise_power).clamp_min(0).sqrt() if len(power) else power.sum()
+    kept = num_endmembers + int((power > 2 * noise_power).sum())
+    return ScenePoints(
+        subspace=SignalSubspace(subspace.basis[:kept], subspace.noise_std),
+        raw=raw[:, :kept],
+        smooth=smooth[:, :kept],
+        norm=smooth[:, :kept].norm(dim=1),
+        noise_var=noise_var[:, :num_endmembers].mean(1) / norm.square(),
+        model_error=float(model_error),
+        num_endmembers=num_endmembers,
+    )

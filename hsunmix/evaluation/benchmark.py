@@ -80,7 +80,8 @@ def load_reference_scene(path: Path | str) -> ReferenceScene:
 def simulated_reference_scene(library: Path | str, seed: int, mixing: str = "linear") -> ReferenceScene:
     """The simulated scene of the protocol (no pure pixel), noise-free, from a spectral library."""
     spectra = read_library(library)
-    scene = benchmark_scene(torch.as_tensor(spectra.spectra), spectra.wavelengths, seed, mixing, snr_db=None)
+    nanometres = None if spectra.wavelengths is None else torch.as_tensor(spectra.wavelengths)
+    scene = benchmark_scene(torch.as_tensor(spectra.spectra), nanometres, seed, mixing, snr_db=None)
     peak = float(scene.clean.max())
     return ReferenceScene(
         f"simulated {mixing} {seed}",
@@ -135,11 +136,12 @@ def _score(
     seed: int,
     settings: dict[str, Any],
 ) -> Score:
-    start: dict[str, Any] = {
+    starts: dict[str, dict[str, Any]] = {
         "given": {"fixed_endmembers": scene.endmembers},
         "perturbed": {"endmembers": perturb_endmembers(scene.endmembers)},
         "blind": {"num_endmembers": len(scene.endmembers)},
-    }[track]
+    }
+    start = starts[track]
     began = time.perf_counter()
     out = pipe(
         observed,

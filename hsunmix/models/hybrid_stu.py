@@ -31,7 +31,7 @@ class HybridSTUOutput(BaseOutput):
     """
 
     abundances: torch.Tensor
-    log_std: torch.Tensor
+    log_std: torch.Tensor | None = None
 
 
 class HybridSTU(ModelMixin, ConfigMixin):
@@ -104,10 +104,9 @@ class HybridSTU(ModelMixin, ConfigMixin):
             evidence = self._evidence(cube, endmembers)
         scale = endmembers.amax(dim=(1, 2)).clamp_min(1e-6)  # [N]
         pixels = self._trunk(cube / scale[:, None, None, None], wavelengths)  # [N, F, H, W]
-        spectra = self._trunk(
-            (endmembers / scale[:, None, None]).transpose(1, 2)[..., None], wavelengths
-        )  # [N, F, R, 1]
-        spectra = spectra.transpose(1, 2)[..., None]  # [N, R, F, 1, 1]
+        lines = (endmembers / scale[:, None, None]).flatten(0, 1)[..., None, None]  # [N*R, B, 1, 1]
+        positions = None if wavelengths is None else wavelengths.repeat_interleave(num_endmembers, 0)
+        spectra = self._trunk(lines, positions).unflatten(0, (-1, num_endmembers))  # [N, R, F, 1, 1]
         pair = torch.cat([pixels[:, None] * spectra, pixels[:, None] - spectra, evidence.to(pixels.dtype)], dim=2)
 
         x = self.conv_pair(pair.flatten(0, 1).contiguous(memory_format=torch.channels_last))  # [N*R, C, H, W]
@@ -125,7 +124,7 @@ class HybridSTU(ModelMixin, ConfigMixin):
         return HybridSTUOutput(abundances, log_std) if return_dict else (abundances, log_std)
 
     def _trunk(self, cube: torch.Tensor, wavelengths: torch.Tensor | None) -> torch.Tensor:
-        """Spectral features (N, F, H, W) of a cube (N, B, H, W); endmembers come in as a cube one pixel wide."""
+        """Spectral features (N, F, H, W) of a cube (N, B, H, W); an endmember comes in as a cube of one pixel."""
         n, bands, height, width = cube.shape
         if wavelengths is None:
             position = torch.linspace(-1, 1, bands, device=cube.device).expand(n, bands)

@@ -28,7 +28,7 @@ class ResUNet1DOutput(BaseOutput):
     """
 
     sample: torch.Tensor
-    log_std: torch.Tensor
+    log_std: torch.Tensor | None = None
 
 
 class ResUNet1D(ModelMixin, ConfigMixin):

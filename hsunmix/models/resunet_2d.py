@@ -26,7 +26,7 @@ class ResUNet2DOutput(BaseOutput):
     """
 
     sample: torch.Tensor
-    log_std: torch.Tensor
+    log_std: torch.Tensor | None = None
 
 
 class ResUNet2D(ModelMixin, ConfigMixin):

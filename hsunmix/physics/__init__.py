@@ -1,6 +1,6 @@
 """Mixing physics: forward models, simplex, noise, and the closed-form data consistency steps (torch only)."""
 
-from .brightness import BrightnessModel, brightness_model, brightness_variation
+from .brightness import BRIGHTNESS_THRESHOLD, BrightnessModel, brightness_fit, brightness_model
 from .consistency import (
     abundance_std,
     abundance_step,
@@ -17,13 +17,14 @@ from .noise import estimate_noise
 from .simplex import project_simplex, split_brightness
 
 __all__ = [
+    "BRIGHTNESS_THRESHOLD",
     "BrightnessModel",
     "Evidence",
     "abundance_std",
     "abundance_step",
     "anchor_brightness",
+    "brightness_fit",
     "brightness_model",
-    "brightness_variation",
     "endmember_step",
     "estimate_noise",
     "fcls",

@@ -12,7 +12,7 @@ import torch
 
 from .consistency import normal_equations
 
-_THRESHOLD = 0.07  # relative variation above which the brightness counts as free
+BRIGHTNESS_THRESHOLD = 0.07  # relative variation above which the brightness counts as free
 _LEAST_WIDTH = 0.01  # the prior on a constant brightness is never narrower than this
 
 
@@ -22,7 +22,7 @@ class BrightnessModel:
 
     Attributes:
         mode: "free" or "fixed".
-        variation: relative standard deviation of the brightness, noise removed; NaN if not estimated.
+        variation: relative standard deviation of the brightness, noise removed.
         precision: inverse variance of the prior around brightness 1; 0 when free.
     """
 
@@ -31,11 +31,14 @@ class BrightnessModel:
     precision: float
 
 
-def brightness_variation(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> float:
-    """Relative standard deviation of the brightness, the part that the noise explains removed.
+def brightness_fit(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float
+) -> tuple[torch.Tensor, float]:
+    """Weights u for which `b u` is as nearly 1 as it can be, and how far from 1 the brightness then varies.
 
-    Least squares for u in `b u = 1`, with the moments of the coefficients b corrected for their noise covariance
-    (errors in variables; Fuller, 1987).
+    Least squares with the moments of the unconstrained coefficients b corrected for their noise covariance (errors in
+    variables; Fuller, 1987), so that the answer does not depend on the noise level. Divided by `u_r`, endmember r has
+    the scale in which abundances sum to one.
 
     Args:
         pixels: (N, B) spectra.
@@ -43,7 +46,8 @@ def brightness_variation(pixels: torch.Tensor, endmembers: torch.Tensor, noise_s
         noise_std: (B,) standard deviation of the noise.
 
     Returns:
-        Standard deviation of `b u` around 1; infinity if there is no positive u.
+        `(u, variation)`: (R,) float64, and the relative standard deviation of the brightness, noise removed. With
+        hardly more pixels than endmembers nothing can be said: the variation is 0.
     """
     gram, rhs = normal_equations(pixels, endmembers, noise_std)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -51,15 +55,13 @@ def brightness_variation(pixels: torch.Tensor, endmembers: torch.Tensor, noise_s
     b = rhs @ covariance  # [N, R], unconstrained
     count, rank = b.shape
     if count <= 2 * rank:
-        return 0.0
-    mean = b.mean(0)
+        return torch.ones_like(b[0]), 0.0
     moments = b.T @ b / count - covariance
     values, vectors = torch.linalg.eigh(moments)
     values = values.clamp_min(1e-6 * values.max())  # directions that are all noise say nothing
-    u = vectors @ ((vectors.T @ mean) / values)
-    fit = b @ u
-    variance = (fit - 1).square().mean() - u @ covariance @ u
-    return float(variance.clamp_min(0).sqrt())
+    u = vectors @ ((vectors.T @ b.mean(0)) / values)
+    variance = (b @ u - 1).square().mean() - u @ covariance @ u
+    return u, float(variance.clamp_min(0).sqrt())
 
 
 def brightness_model(
@@ -71,7 +73,7 @@ def brightness_model(
         pixels: (N, B) spectra.
         endmembers: (R, B) spectra.
         noise_std: (B,) standard deviation of the noise.
-        mode: "free", "fixed", or "auto", which decides by `brightness_variation`.
+        mode: "free", "fixed", or "auto", which decides by `brightness_fit`.
 
     Returns:
         The `BrightnessModel`.
@@ -81,8 +83,8 @@ def brightness_model(
     """
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
-    variation = brightness_variation(pixels, endmembers, noise_std)
-    if mode == "free" or (mode == "auto" and variation > _THRESHOLD):
+    _, variation = brightness_fit(pixels, endmembers, noise_std)
+    if mode == "free" or (mode == "auto" and variation > BRIGHTNESS_THRESHOLD):
         return BrightnessModel("free", variation, 0.0)
     width = _LEAST_WIDTH if mode == "fixed" else max(variation, _LEAST_WIDTH)
     return BrightnessModel("fixed", variation, width**-2)

@@ -12,8 +12,10 @@ import torch
 from .consistency import abundance_std, anchor_brightness, normal_equations, solve_nonnegative
 from .simplex import split_brightness
 
-# Model error is smooth along the spectrum: so many neighbouring bands repeat the same error, not independent ones.
+# Errors of endmembers are smooth along the spectrum: so many neighbouring bands repeat one error.
 _BANDS_PER_ERROR = 9.0
+# Weight of the model error, whose distribution over the bands nobody knows, against that of the noise.
+_MODEL_ERROR_WEIGHT = 25.0
 
 
 @dataclass
@@ -21,13 +23,14 @@ class Evidence:
     """Closed-form unmixing of one scene with given endmembers (N pixels, R endmembers, B bands).
 
     Attributes:
-        gram: (R, R) Gram matrix of the endmembers: precision of `scaled_abundances` under the sensor noise; holds the
-            brightness prior too.
+        gram: (R, R) Gram matrix of the endmembers, weighted by noise and model error; holds the brightness prior too.
         rhs: (N, R) right-hand side of the normal equations.
+        confidence: (N,) `confidence * gram` is the precision of `scaled_abundances` under sensor noise and uncertain
+            endmembers, whose error grows with the brightness of the pixel.
         scaled_abundances: (N, R) exact solution `b = s * a` under `b >= 0`.
         abundances: (N, R) `b / sum b`.
-        std: (N, R) standard deviation that the sensor noise causes in `abundances`. Model error is left out: nobody
-            knows its sign, and where there is no noise the data have the last word.
+        std: (N, R) standard deviation that sensor noise and uncertain endmembers cause in `abundances`. Other model
+            error is left out: with exact endmembers and no noise the data have the last word.
         brightness: (N,) `sum b`.
         misfit: (N,) natural logarithm of residual rms over noise, both weighted; 0 where the model fits perfectly.
         noise_std: (B,) effective noise: sensor noise and model error together.
@@ -35,6 +38,7 @@ class Evidence:
 
     gram: torch.Tensor
     rhs: torch.Tensor
+    confidence: torch.Tensor
     scaled_abundances: torch.Tensor
     abundances: torch.Tensor
     std: torch.Tensor
@@ -74,6 +78,7 @@ def gather_evidence(
     noise_std: torch.Tensor,
     brightness: float = 1.0,
     brightness_precision: float = 0.0,
+    endmember_std: torch.Tensor | None = None,
 ) -> Evidence:
     """Unmix in closed form and say how far the result can be trusted.
 
@@ -87,6 +92,7 @@ def gather_evidence(
         noise_std: (B,) sensor noise.
         brightness: expected brightness, used only with a positive precision.
         brightness_precision: inverse variance of the brightness around it; 0 leaves it free.
+        endmember_std: (R, B) standard deviation of the endmembers; exact when `None`.
 
     Returns:
         The `Evidence`; float64 for `gram` and `rhs`, else the dtype of `pixels`.
@@ -97,23 +103,23 @@ def gather_evidence(
     residual = pixels - first.to(pixels.dtype) @ endmembers
     freedom = num_bands / max(num_bands - num_endmembers, 1)
     excess = (residual.square().mean(0) * freedom - noise_std.square()).clamp_min(0).mean()
-    effective = (noise_std.square() + _BANDS_PER_ERROR * excess).sqrt()
+    effective = (noise_std.square() + _MODEL_ERROR_WEIGHT * excess).sqrt()
 
     gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
-    calibration = _precision_ratio(endmembers, noise_std, effective)
-    gram, rhs = gram * calibration, rhs * calibration
+    confidence = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
     abundances, total = split_brightness(scaled)
     floor = 1e-3 * total.median().clamp_min(1e-6)
-    std = (abundance_std(gram) / total.clamp_min(floor)[:, None]).clamp(1e-5, 1.0)
+    std = abundance_std(gram) * confidence.rsqrt()[:, None] / total.clamp_min(floor)[:, None]
     residual = pixels - scaled.to(pixels.dtype) @ endmembers
     chi2 = (residual / noise_std).square().sum(1) / max(num_bands - num_endmembers, 1)
     dtype = pixels.dtype
     return Evidence(
         gram=gram,
         rhs=rhs,
+        confidence=confidence,
         scaled_abundances=scaled.to(dtype),
         abundances=abundances.to(dtype),
-        std=std.to(dtype),
+        std=std.clamp(1e-5, 1.0).to(dtype),
         brightness=total.to(dtype),
         misfit=0.5 * chi2.clamp_min(1.0).log(),
         noise_std=effective,
@@ -133,14 +139,26 @@ def _solve(
     return gram, rhs, solve_nonnegative(gram, rhs)
 
 
-def _precision_ratio(endmembers: torch.Tensor, noise_std: torch.Tensor, effective: torch.Tensor) -> torch.Tensor:
-    """How much more precise the estimate with weights `1 / effective^2` is under the sensor noise than these weights say.
+def _confidence(
+    endmembers: torch.Tensor,
+    scaled: torch.Tensor,
+    effective: torch.Tensor,
+    noise_std: torch.Tensor,
+    endmember_std: torch.Tensor | None,
+) -> torch.Tensor:
+    """How much more precise the estimate with weights W = 1 / effective^2 is than these say, for every pixel.
 
-    Ratio of the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1`, S the noise (White, 1980).
+    Ratio of the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1` (White, 1980), with the true
+    variance `S_n = noise_std^2 + sum_r b_nr^2 endmember_std_r^2`.
     """
     spectra = endmembers.double()
     weight = effective.double().square().reciprocal()
     gram = (spectra * weight) @ spectra.T
     inverse = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram))
-    meat = (spectra * (weight * noise_std.double()).square()) @ spectra.T
-    return inverse.trace() / (inverse @ meat @ inverse).trace().clamp_min(1e-300)
+    # trace of the sandwich per unit variance in each band
+    influence = (inverse @ (spectra * weight)).square().sum(0)  # [B]
+    variance = influence @ noise_std.double().square()
+    if endmember_std is not None:
+        per_endmember = _BANDS_PER_ERROR * endmember_std.double().square() @ influence  # [R]
+        variance = variance + scaled.square() @ per_endmember  # [N]
+    return (inverse.trace() / variance.clamp_min(1e-300)).expand(len(scaled))

@@ -35,7 +35,7 @@ class Chain:
         movable: (R,) bool; `False` keeps an endmember exactly.
         brightness_model: prior on the brightness.
         endmembers: (R, K) current estimate.
-        endmember_std: (R, K) its standard deviation.
+        endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
         evidence: closed-form unmixing with the current endmembers.
         scaled_abundances: (N, R) current `b = s * a`.
         moved_endmembers: (R, K) the start after one closed-form step onto the data. Repeated, that step only drifts
@@ -98,12 +98,12 @@ class Chain:
         """(R, H, W) current abundances on the grid."""
         return scatter(split_brightness(self.scaled_abundances)[0], self.cube.valid).permute(2, 0, 1)
 
-    def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor) -> None:
-        """E-step: from the predicted spectra (R, K), each as far as its expected error allows, onto the data."""
-        std = torch.where(self.movable[:, None], std, 0.0)
+    def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
+        """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
+        self.endmember_std = torch.where(self.movable[:, None], std, 0.0)
         prior = torch.where(self.movable[:, None], clean, self.coarse_endmembers)
-        moved, self.endmember_std = endmember_step(
-            self.cube.pixels, self.scaled_abundances, self.evidence.noise_std, prior, std
+        moved, _ = endmember_step(
+            self.cube.pixels, self.scaled_abundances, self.evidence.noise_std, prior, trust * self.endmember_std
         )
         if self.brightness_model.mode == "free":
             moved = torch.where(self.movable[:, None], self._common_maximum(moved) * self.scale, moved)
@@ -119,14 +119,17 @@ class Chain:
         brightness = self.evidence.brightness[:, None].clamp_min(1e-6)
         std = (std.square() + _LEAST_PRIOR_STD**2).sqrt()
         self.precision = (brightness * std).square().reciprocal() / guidance_scale
+        trust = self.precision / self.evidence.confidence[:, None]  # in the units of the normal equations
         self.scaled_abundances = abundance_step(
-            self.evidence.gram, self.evidence.rhs, brightness * abundances, self.precision
+            self.evidence.gram, self.evidence.rhs, brightness * abundances, trust
         ).to(self.cube.pixels.dtype)
 
     def abundance_std(self) -> torch.Tensor:
         """(N, R) posterior standard deviation of the abundances."""
         brightness = self.scaled_abundances.sum(1, keepdim=True).clamp_min(1e-3)
-        std = abundance_std(self.evidence.gram, self.precision)
+        confidence = self.evidence.confidence[:, None]
+        trust = None if self.precision is None else self.precision / confidence
+        std = abundance_std(self.evidence.gram, trust) * confidence.rsqrt()
         return (std / brightness).clamp_max(1.0).to(self.cube.pixels.dtype)
 
     def residual(self) -> torch.Tensor:
@@ -139,6 +142,7 @@ class Chain:
             self.endmembers,
             self.cube.noise_std,
             brightness_precision=self.brightness_model.precision,
+            endmember_std=self.endmember_std,
         )
 
     @staticmethod

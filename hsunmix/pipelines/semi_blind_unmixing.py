@@ -44,7 +44,8 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         default_denoising_steps: `num_inference_steps` where the call gives none.
         default_strength: `strength` where the call gives none.
         default_guidance_scale: `guidance_scale` where the call gives none.
-        endmember_trust: factor on the error that `endmember_unet` expects of itself, in the E-step.
+        endmember_trust: factor on the error that `endmember_unet` expects of itself, in the E-step; 0 takes its
+            prediction (which has already seen one closed-form step onto the data) as it is.
 
     Example:
         ```py
@@ -77,7 +78,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         default_denoising_steps: int = 10,
         default_strength: float = 1.0,
         default_guidance_scale: float = 1.0,
-        endmember_trust: float = 1.0,
+        endmember_trust: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -337,6 +338,8 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             spectra.append(lines)
         if latents is not None:
             given = list(latents)
+            if not all(isinstance(x, torch.Tensor) for x in given):
+                raise ValueError('`latents` must be a tensor, or a list of tensors, from `output_type="latent"`.')
             if [tuple(x.shape) for x in given] != [tuple(x.shape) for x in maps]:
                 raise ValueError(
                     f"`latents` must hold one (R, H, W) tensor for each of {len(maps)} chains, {tuple(maps[0].shape)} "
@@ -390,7 +393,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         )
         trust = self.config.endmember_trust
         for chain, clean, log_std in zip(some, output.sample.float(), output.log_std.float(), strict=True):
-            chain.move_endmembers((clean + 1) / 2 * chain.scale, trust * log_std.exp() / 2 * chain.scale)
+            chain.move_endmembers((clean + 1) / 2 * chain.scale, log_std.exp() / 2 * chain.scale, trust)
 
     def _update_abundances(self, batch: list[int], chains: list[Chain], latents: list[torch.Tensor], t: Any) -> None:
         """Predict clean maps for a batch of chains and pull them onto the data."""

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hsunmix.physics import (
+    brightness_fit,
     brightness_model,
-    brightness_variation,
     estimate_noise,
     gather_evidence,
     mix_bilinear,
@@ -130,7 +130,10 @@ def test_brightness_variation_ignores_the_scale_of_the_endmembers():
     pixels, endmembers, _, _ = scene()
     noise = estimate_noise(pixels)
     scaled = endmembers * torch.tensor([[0.3], [1.0], [2.0], [5.0]])
-    assert abs(brightness_variation(pixels, endmembers, noise) - brightness_variation(pixels, scaled, noise)) < 1e-3
+    (u, variation), (u_scaled, variation_scaled) = (brightness_fit(pixels, e, noise) for e in (endmembers, scaled))
+    assert abs(variation - variation_scaled) < 1e-3
+    torch.testing.assert_close(scaled / u_scaled[:, None], endmembers / u[:, None], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(u, torch.ones_like(u), rtol=0.05, atol=0)
 
 
 def test_unknown_brightness_mode_is_refused():

@@ -1,0 +1,249 @@
+"""The bundled weights at work: any sensor, number of endmembers and size; symmetries; input that must be refused."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+import hsunmix
+from hsunmix import SemiBlindUnmixingPipeline
+from hsunmix.data import Cube, SpectralLibrary
+from hsunmix.evaluation import evaluate
+from hsunmix.simulation import SceneSimulator, even_sensor
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipeline = SemiBlindUnmixingPipeline.from_pretrained(hsunmix.bundled_checkpoint("base"))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def simulate(bands=60, rank=3, height=24, width=24, snr_db=20.0, seed=0, **kwargs):
+    """A parametric scene without wavelength surprises."""
+    simulator = SceneSimulator(min_angle_degrees=8.0 if rank < 6 else 3.0, dead_pixel_probability=0.0)
+    return simulator(
+        torch.Generator().manual_seed(seed),
+        num_endmembers=rank,
+        height=height,
+        width=width,
+        sensor=even_sensor(420.0, 2400.0, bands),
+        snr_db=snr_db,
+        mixing="linear",
+        noise="white",
+        brightness="fixed",
+        **kwargs,
+    )
+
+
+def scored(scene, endmembers, abundances):
+    truth = {"cube": scene.clean, "endmembers": scene.endmembers, "abundances": scene.abundances}
+    return evaluate(endmembers, abundances, {k: v.numpy() for k, v in truth.items()})
+
+
+@pytest.mark.parametrize(
+    ("bands", "rank", "height", "width", "known_wavelengths"),
+    [
+        (31, 2, 1, 1, True),
+        (64, 3, 7, 5, False),
+        (156, 7, 20, 30, True),
+        (285, 12, 16, 16, False),
+        (430, 3, 9, 33, True),
+    ],
+)
+def test_one_checkpoint_serves_every_shape(pipe, bands, rank, height, width, known_wavelengths):
+    scene = simulate(bands, rank, height, width)
+    out = pipe(
+        scene.cube,
+        wavelengths=scene.wavelengths if known_wavelengths else None,
+        endmembers=scene.endmembers,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert out.abundances.shape == (1, height, width, rank)
+    assert out.endmembers.shape == (1, rank, bands)
+    assert np.isfinite(out.abundances).all() and np.isfinite(out.endmembers).all()
+    assert (out.abundances >= 0).all() and (out.endmembers >= 0).all()
+    np.testing.assert_allclose(out.abundances.sum(-1), 1, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width", "rank"), [(95, 95, 3), (307, 120, 12)])
+def test_large_scenes(pipe, height, width, rank):
+    scene = simulate(156, rank, height, width)
+    out = pipe(scene.cube, num_endmembers=rank, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+    assert out.abundances.shape == (1, height, width, rank)
+
+
+@pytest.mark.parametrize("snr_db", [10.0, 20.0])
+def test_refined_beats_coarse_and_least_squares(pipe, snr_db):
+    from hsunmix.evaluation.benchmark import closed_form
+
+    gains = []
+    for seed in range(3):
+        scene = simulate(rank=4, height=48, width=48, snr_db=snr_db, seed=seed)
+        out = pipe(scene.cube, wavelengths=scene.wavelengths, fixed_endmembers=scene.endmembers)
+        refined = scored(scene, out.endmembers[0], out.abundances[0])["abundance_rmse"]
+        coarse = scored(scene, out.coarse_endmembers[0], out.coarse_abundances[0])["abundance_rmse"]
+        exact = closed_form(scene.cube.numpy(), out.endmembers[0], out.brightness_mode[0])
+        gains.append((refined / coarse, refined / scored(scene, out.endmembers[0], exact)["abundance_rmse"]))
+    assert np.median(gains, axis=0).max() < 0.95
+
+
+def test_permuting_the_endmembers_permutes_the_output(pipe):
+    scene = simulate(rank=4)
+    order = [2, 0, 3, 1]
+    kwargs = {"wavelengths": scene.wavelengths, "num_inference_steps": 2}
+    first = pipe(scene.cube, endmembers=scene.endmembers, **kwargs)
+    second = pipe(scene.cube, endmembers=scene.endmembers[order], **kwargs)
+    np.testing.assert_allclose(first.abundances[..., order], second.abundances, atol=2e-3)
+    np.testing.assert_allclose(first.endmembers[:, order], second.endmembers, atol=2e-3)
+
+
+def test_reversed_bands_give_the_same_maps_and_reversed_spectra(pipe):
+    scene = simulate()
+    one = pipe(scene.cube, wavelengths=scene.wavelengths, endmembers=scene.endmembers, num_inference_steps=2)
+    two = pipe(
+        scene.cube.flip(-1),
+        wavelengths=scene.wavelengths.flip(-1),
+        endmembers=scene.endmembers.flip(-1),
+        num_inference_steps=2,
+    )
+    np.testing.assert_allclose(one.abundances, two.abundances, atol=1e-4)
+    np.testing.assert_allclose(one.endmembers[..., ::-1], two.endmembers, atol=1e-4)
+
+
+def test_micrometres_are_nanometres(pipe):
+    scene = simulate()
+    kwargs = {"endmembers": scene.endmembers, "num_inference_steps": 1}
+    one = pipe(scene.cube, wavelengths=scene.wavelengths, **kwargs)
+    two = pipe(scene.cube, wavelengths=scene.wavelengths / 1000, **kwargs)
+    np.testing.assert_allclose(one.abundances, two.abundances, atol=1e-3)
+
+
+def test_outputs_rebuild_the_cube(pipe):
+    scene = simulate(snr_db=40.0)
+    out = pipe(scene.cube, wavelengths=scene.wavelengths, fixed_endmembers=scene.endmembers)
+    rebuilt = out.brightness[0][..., None] * (out.abundances[0] @ out.endmembers[0])
+    error = np.sqrt(np.mean((rebuilt - scene.cube.numpy()) ** 2, axis=-1))
+    np.testing.assert_allclose(error, out.residual[0], atol=1e-4)
+    assert error.mean() < 3 * out.noise.mean()
+
+
+def test_fixed_endmembers_keep_their_shape_and_zero_steps_are_the_coarse_estimate(pipe):
+    scene = simulate()
+    out = pipe(scene.cube, fixed_endmembers=scene.endmembers, num_inference_steps=3)
+    assert scored(scene, out.endmembers[0], out.abundances[0])["sad"] < 1e-5
+    out = pipe(scene.cube, endmembers=scene.endmembers, num_inference_steps=0)
+    np.testing.assert_array_equal(out.abundances, out.coarse_abundances)
+    np.testing.assert_array_equal(out.endmembers, out.coarse_endmembers)
+
+
+def test_known_and_unknown_endmembers_together(pipe):
+    scene = simulate(rank=4, snr_db=35.0)
+    out = pipe(scene.cube, fixed_endmembers=scene.endmembers[:2], num_endmembers=4, num_inference_steps=1)
+    truth = scene.endmembers[:2].numpy()
+    cosine = (out.endmembers[0, :2] * truth).sum(1)
+    cosine = cosine / np.linalg.norm(truth, axis=1) / np.linalg.norm(out.endmembers[0, :2], axis=1)
+    np.testing.assert_allclose(cosine, 1, atol=1e-5)
+
+
+def test_library_on_other_bands(pipe):
+    scene = simulate(rank=3, snr_db=35.0)
+    fine = np.linspace(400, 2450, 500)
+    nm = scene.wavelengths.numpy()
+    spectra = np.stack([np.interp(fine, nm, one) for one in scene.endmembers.numpy()])
+    g = np.random.default_rng(0)
+    others = np.stack([np.interp(fine, np.linspace(400, 2450, 12), g.uniform(0.05, 0.9, 12)) for _ in range(20)])
+    library = SpectralLibrary(np.concatenate([others, spectra]), [f"m{i}" for i in range(23)], fine)
+    out = pipe(scene.cube, wavelengths=nm, library=library, num_endmembers=3, num_inference_steps=1)
+    assert scored(scene, out.coarse_endmembers[0], out.coarse_abundances[0])["sad"] < 0.05
+
+
+def test_nan_pixels_and_bad_bands_come_out_as_nan(pipe):
+    scene = simulate()
+    data = scene.cube.numpy().copy()
+    data[3, 4, 10] = np.nan
+    data[5, 6] = 0
+    mask = np.ones(data.shape[2], bool)
+    mask[20:23] = False
+    out = pipe(Cube(data, wavelengths=scene.wavelengths.numpy(), band_mask=mask), num_endmembers=3)
+    holes = np.isnan(out.abundances[0]).all(-1)
+    assert holes[3, 4] and holes[5, 6] and holes.sum() == 2
+    assert np.isnan(out.residual[0]).sum() == 2
+    assert np.isnan(out.endmembers[0, :, 20:23]).all() and np.isfinite(np.delete(out.endmembers[0], [20, 21, 22], 1)).all()
+
+
+def test_uncertainty_of_one_chain_and_of_an_ensemble(pipe):
+    scene = simulate(snr_db=15.0)
+    kwargs = {"num_endmembers": 3, "num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
+    assert pipe(scene.cube, **kwargs).abundance_uncertainty is None
+    for size in (1, 2):
+        out = pipe(scene.cube, ensemble_size=size, output_uncertainty=True, **kwargs)
+        assert out.abundance_uncertainty.shape == out.abundances.shape
+        assert (out.abundance_uncertainty > 0).all() and (out.abundance_uncertainty <= 1).all()
+        assert out.endmember_uncertainty.shape == out.endmembers.shape
+
+
+@pytest.mark.parametrize("scale", [10_000, 100])
+def test_scaled_integers_are_recognised_with_a_warning(pipe, scale, caplog):
+    scene = simulate()
+    kwargs = {"wavelengths": scene.wavelengths, "fixed_endmembers": scene.endmembers, "num_inference_steps": 1}
+    expected = pipe(scene.cube, **kwargs)
+    scaled = np.round(scene.cube.numpy() * scale, 3 if scale == 100 else 0)
+    with caplog.at_level(logging.WARNING, logger="hsunmix"):
+        found = pipe(scaled, **kwargs)
+    assert "reflectance_scale" in caplog.text
+    np.testing.assert_allclose(found.abundances, expected.abundances, atol=0.01)
+    told = pipe(scaled, reflectance_scale=scale, **kwargs)
+    np.testing.assert_allclose(told.abundances, expected.abundances, atol=0.01)
+
+
+def bad(**kwargs):
+    return kwargs
+
+
+CUBE = np.random.default_rng(0).uniform(0.1, 0.9, (6, 7, 40)).astype(np.float32)
+NM = np.linspace(400, 2400, 40)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (bad(cube=CUBE[0]), "dimension|\\(H, W, B\\)"),
+        (bad(cube=CUBE.astype(np.complex64)), "complex"),
+        (bad(cube=np.zeros_like(CUBE)), "`cube`.*zero"),
+        (bad(cube=np.full_like(CUBE, np.nan)), "cube"),
+        (bad(cube=-CUBE), "negative"),
+        (bad(cube=CUBE * 1e7), "reflectance_scale"),
+        (bad(cube=[]), "`cube`"),
+        (bad(wavelengths=NM[1:]), "wavelengths"),
+        (bad(cube=CUBE.transpose(2, 0, 1), wavelengths=NM), "transpose|moveaxis|\\(B, H, W\\)"),
+        (bad(num_endmembers=1), "`num_endmembers`"),
+        (bad(num_endmembers=41), "`num_endmembers`.*bands"),
+        (bad(cube=CUBE[:1, :2], num_endmembers=3), "`num_endmembers`.*pixels"),
+        (bad(num_endmembers=2.5), "`num_endmembers`"),
+        (bad(endmembers=np.ones((3, 39))), "`endmembers`.*39 bands.*40"),
+        (bad(fixed_endmembers=np.ones((3, 41))), "`fixed_endmembers`.*41 bands"),
+        (bad(endmembers=np.full((3, 40), np.nan)), "`endmembers`.*NaN"),
+        (bad(endmembers=np.ones((3, 40)), num_endmembers=2), "`num_endmembers` is 2, but 3"),
+        (bad(library=np.ones((2, 40)), num_endmembers=3), "`library`"),
+        (bad(library=np.ones((9, 40)), endmembers=np.ones((3, 40))), "`library`"),
+        (bad(brightness="dark"), "`brightness`"),
+        (bad(strength=0.0), "`strength`"),
+        (bad(guidance_scale=0.0), "`guidance_scale`"),
+        (bad(latents=torch.zeros(1, 2, 3, 3)), "`latents`"),
+    ],
+)
+def test_bad_input_is_refused_by_name(pipe, kwargs, message):
+    call = {"cube": CUBE, "num_endmembers": 3} | kwargs
+    if "endmembers" in kwargs or "fixed_endmembers" in kwargs:
+        call["num_endmembers"] = kwargs.get("num_endmembers")
+    with pytest.raises(ValueError, match=message):
+        pipe(**call)
+
+
+def test_unknown_bundled_checkpoint():
+    with pytest.raises(ValueError, match="not a bundled checkpoint"):
+        hsunmix.bundled_checkpoint("nothing")
