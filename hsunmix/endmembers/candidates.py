@@ -31,7 +31,7 @@ class Candidate:
 
 
 def propose(
-    scene: ScenePoints, methods: tuple[str, ...], generator: torch.Generator | None, num_starts: int = 24
+    scene: ScenePoints, methods: tuple[str, ...], generator: torch.Generator | None, num_starts: int = 48
 ) -> list[Candidate]:
     """Candidate endmember sets from every method asked for.
 

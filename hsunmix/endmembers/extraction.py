@@ -109,7 +109,9 @@ def _check_cube(
     mask = torch.isfinite(grid).all(-1)
     if valid is not None:
         if valid.shape != cube.shape[:-1]:
-            raise ValueError(f"`valid` has shape {tuple(valid.shape)}, but `cube` has pixels {tuple(cube.shape[:-1])}.")
+            raise ValueError(
+                f"`valid` has shape {tuple(valid.shape)}, but `cube` has pixels {tuple(cube.shape[:-1])}."
+            )
         mask &= valid.bool().reshape(mask.shape)
     mask &= (grid != 0).any(-1)
     num_pixels, num_bands = int(mask.sum()), grid.shape[-1]

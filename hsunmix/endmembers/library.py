@@ -56,7 +56,9 @@ def library_indices(
         )
     usable = torch.isfinite(library).all(1) & (library.abs().sum(1) > 0)
     if int(usable.sum()) < num_endmembers:
-        raise ValueError(f"`library` has {int(usable.sum())} usable spectra, fewer than `num_endmembers`={num_endmembers}.")
+        raise ValueError(
+            f"`library` has {int(usable.sum())} usable spectra, fewer than `num_endmembers`={num_endmembers}."
+        )
     if generator is None:
         generator = torch.Generator().manual_seed(0)
     if noise_std is None:

@@ -70,15 +70,15 @@ def prepare_scene(
     raw, smooth, noise_var, norm = raw[usable], smooth[usable], noise_var[usable], norm[usable]
 
     power = (raw / norm[:, None])[:, num_endmembers:].square().mean(0)  # of the directions beyond R
-    noise_power = norm.square().reciprocal().mean()
-    model_error = (power.max() - noise_power).clamp_min(0).sqrt() if len(power) else power.sum()
-    kept = num_endmembers + int((power > 2 * noise_power).sum())
+    signal = (power - norm.square().reciprocal().mean()).clamp_min(0)
+    noise_left = (noise_var[:, num_endmembers:] / norm.square()[:, None]).mean(0)
+    kept = num_endmembers + int((signal > noise_left).sum())
     return ScenePoints(
         subspace=SignalSubspace(subspace.basis[:kept], subspace.noise_std),
         raw=raw[:, :kept],
         smooth=smooth[:, :kept],
         norm=smooth[:, :kept].norm(dim=1),
         noise_var=noise_var[:, :num_endmembers].mean(1) / norm.square(),
-        model_error=float(model_error),
+        model_error=float(signal.max().sqrt()) if len(signal) else 0.0,
         num_endmembers=num_endmembers,
     )

@@ -62,9 +62,7 @@ def rank_candidates(
     return scores.argsort(stable=True).tolist(), scores
 
 
-def _choose_family(
-    scene: ScenePoints, pool: list[Candidate], fits: list[Fit], scores: torch.Tensor
-) -> list[int]:
+def _choose_family(scene: ScenePoints, pool: list[Candidate], fits: list[Fit], scores: torch.Tensor) -> list[int]:
     """Indices of the candidates to choose from; changes `scores` where minimum volume has its own order."""
     inner = [k for k, candidate in enumerate(pool) if candidate.method == "archetypes"]
     vertex = [k for k, candidate in enumerate(pool) if candidate.method in ("vca", "spa")]
@@ -77,9 +75,8 @@ def _choose_family(
             return inner
     if outer:
         scores[outer] = torch.linspace(0, 1, len(outer), dtype=scores.dtype)  # proposed in the order of belief
-        limit = noise_var + scene.model_error**2
         volume = fits[outer[0]].log_volume
-        tight = [k for k in vertex if fits[k].outside ** 2 < limit and fits[k].log_volume < volume]
+        tight = [k for k in vertex if fits[k].outside ** 2 < noise_var and fits[k].log_volume < volume]
         return tight or outer
     return vertex or inner
 

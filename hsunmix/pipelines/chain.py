@@ -34,6 +34,7 @@ class Chain:
         coarse_endmembers: (R, K) the start E0.
         movable: (R,) bool; `False` keeps an endmember exactly.
         brightness_model: prior on the brightness.
+        extracted: the start was extracted from this cube.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
         evidence: closed-form unmixing with the current endmembers.
@@ -51,6 +52,7 @@ class Chain:
     coarse_endmembers: torch.Tensor
     movable: torch.Tensor
     brightness_model: BrightnessModel
+    extracted: bool = False
     endmembers: torch.Tensor = field(init=False)
     endmember_std: torch.Tensor = field(init=False)
     evidence: Evidence = field(init=False)
@@ -101,6 +103,8 @@ class Chain:
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
         self.endmember_std = torch.where(self.movable[:, None], std, 0.0)
+        if self.extracted:
+            clean = self._leave_span(clean)
         prior = torch.where(self.movable[:, None], clean, self.coarse_endmembers)
         moved, _ = endmember_step(
             self.cube.pixels, self.scaled_abundances, self.evidence.noise_std, prior, trust * self.endmember_std
@@ -144,6 +148,16 @@ class Chain:
             brightness_precision=self.brightness_model.precision,
             endmember_std=self.endmember_std,
         )
+
+    def _leave_span(self, clean: torch.Tensor) -> torch.Tensor:
+        """The predicted spectra with the part of their move that mixes endmembers with each other taken out.
+
+        Extraction has seen all pixels at once and knows best where in their span the endmembers sit; the network knows
+        what a spectrum looks like, which shows outside of it.
+        """
+        basis = torch.linalg.qr(self.coarse_endmembers.double().T)[0]  # [K, R]
+        move = (clean - self.coarse_endmembers).double()
+        return (self.coarse_endmembers + move - (move @ basis) @ basis.T).to(clean.dtype).clamp_min(0)
 
     @staticmethod
     def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:

@@ -190,11 +190,11 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         # 3. Endmembers E0 of every chain: given, from the library, or extracted
         chains: list[Chain] = []
         for one, source in zip(cubes, generators, strict=True):
-            starts, movable = start_endmembers(
+            starts, movable, extracted = start_endmembers(
                 self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
             )  # [M, R, K], [R]
             model = brightness_model(one.pixels, starts[0], one.noise_std, brightness)
-            chains += [Chain(one, start, movable, model) for start in starts]
+            chains += [Chain(one, start, movable, model, extracted) for start in starts]
         batches = self._group(chains, batch_size)
 
         # 4. Coarse abundances

@@ -21,8 +21,8 @@ def start_endmembers(
     library: Any,
     ensemble_size: int,
     generator: torch.Generator | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """E0 of every ensemble member, and which endmembers may move.
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """E0 of every ensemble member, which endmembers may move, and whether all were extracted from the cube.
 
     Fixed spectra come first, then approximate ones, then, up to `num_endmembers`, extracted ones.
 
@@ -37,7 +37,7 @@ def start_endmembers(
         generator: source of randomness.
 
     Returns:
-        (M, R, K) spectra on the good bands, and (R,) bool.
+        (M, R, K) spectra on the good bands, (R,) bool, and bool.
 
     Raises:
         ValueError: if the numbers of endmembers, bands and pixels don't fit.
@@ -73,7 +73,7 @@ def start_endmembers(
             starts = torch.stack([_insert(start, given) for start in starts])
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
-    return starts, movable
+    return starts, movable, given is None and library is None
 
 
 def _extract(cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None) -> torch.Tensor:

@@ -172,7 +172,10 @@ def test_nan_pixels_and_bad_bands_come_out_as_nan(pipe):
     holes = np.isnan(out.abundances[0]).all(-1)
     assert holes[3, 4] and holes[5, 6] and holes.sum() == 2
     assert np.isnan(out.residual[0]).sum() == 2
-    assert np.isnan(out.endmembers[0, :, 20:23]).all() and np.isfinite(np.delete(out.endmembers[0], [20, 21, 22], 1)).all()
+    assert (
+        np.isnan(out.endmembers[0, :, 20:23]).all()
+        and np.isfinite(np.delete(out.endmembers[0], [20, 21, 22], 1)).all()
+    )
 
 
 def test_uncertainty_of_one_chain_and_of_an_ensemble(pipe):
