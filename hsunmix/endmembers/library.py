@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from ..physics import estimate_noise, normal_equations, solve_nonnegative
+from ..physics import estimate_noise, solve_nonnegative, unit_rows
 from .subspace import effective_noise, fit_subspace
 
-_PRESELECT = 60
-_PIXELS = 500
+_PRESELECT = 120  # spectra kept for their small distance to the signal subspace
+_TRIALS = 20  # of these, spectra tried at a time, in the order of what each explains of the residual
+_PIXELS = 1500
+_EXTRA_DIMENSIONS = 3  # of the signal subspace beyond R, for materials that vary, where they are above the noise
 
 
 def select_from_library(
@@ -64,43 +66,58 @@ def library_indices(
     if noise_std is None:
         noise_std = estimate_noise(pixels)
     noise = effective_noise(pixels, noise_std, floor=0.001)
-    dim = min(num_endmembers, pixels.shape[1], len(pixels))
-    subspace = fit_subspace(pixels, noise, dim)
+    dim = min(num_endmembers + _EXTRA_DIMENSIONS, pixels.shape[1], len(pixels))
+    basis = fit_subspace(pixels, noise, dim).basis
+    coordinates = (pixels.double() / noise) @ basis.T  # [N, K]
+    noise_edge = (1 + (pixels.shape[1] / len(pixels)) ** 0.5) ** 2  # Marchenko and Pastur, 1967
+    kept = num_endmembers + int((coordinates[:, num_endmembers:].square().mean(0) > 1.5 * noise_edge).sum())
+    basis, coordinates = basis[:kept], coordinates[:, :kept]
 
     where = usable.nonzero()[:, 0]
-    white = library[where].double() / noise
-    white = white / white.norm(dim=1, keepdim=True)
-    distance = 1 - (white @ subspace.basis.T).square().sum(1)
-    where = where[distance.argsort()[:_PRESELECT]]
-
+    spectra = unit_rows(library[where].double() / noise)
+    near = (spectra @ basis.T).square().sum(1).argsort(descending=True)[:_PRESELECT]
     subset = torch.randperm(len(pixels), generator=generator)[:_PIXELS].to(pixels.device)
-    points = subspace.lift(subspace.project(pixels[subset])) / noise
-    spectra = library[where].double() / noise
-    spectra = spectra / spectra.norm(dim=1, keepdim=True)
-    return where[_greedy_exchange(points, spectra, num_endmembers)]
+    return where[near[_greedy_exchange(coordinates[subset] @ basis, spectra[near], num_endmembers)]]
 
 
 def _greedy_exchange(points: torch.Tensor, spectra: torch.Tensor, count: int) -> torch.Tensor:
-    gram, rhs = normal_equations(points, spectra)
-    power = float(points.square().sum())
+    """Indices of `count` spectra: forward selection, then exchange of one at a time while the residual falls.
 
-    def residual(chosen: list[int]) -> float:
+    Args:
+        points: (N, B) pixels.
+        spectra: (L, B) of unit norm.
+        count: R.
+    """
+    gram, rhs = spectra @ spectra.T, points @ spectra.T
+    ridge = 1e-12 * torch.eye(count, dtype=gram.dtype, device=gram.device)
+
+    def solve(chosen: list[int]) -> tuple[torch.Tensor, float]:
+        """Coefficients (N, r), and the squared residual less the power of the points."""
         g, h = gram[chosen][:, chosen], rhs[:, chosen]
         b = solve_nonnegative(g, h)
-        return power - 2 * float((b * h).sum()) + float((b * (b @ g)).sum())
+        return b, float((b * (b @ g - 2 * h)).sum())
+
+    def best_addition(kept: list[int], excluded: list[int]) -> tuple[float, int]:
+        left, free = rhs, gram.diagonal()
+        if kept:
+            left = rhs - solve(kept)[0] @ gram[kept]  # residual times spectra
+            explained = torch.linalg.solve(gram[kept][:, kept] + ridge[: len(kept), : len(kept)], gram[kept])
+            free = free - (gram[kept] * explained).sum(0)  # power of each spectrum outside the span of those kept
+        gain = left.clamp_min(0).square().sum(0) / free.clamp_min(1e-9)
+        gain[excluded] = -1
+        trials = gain.argsort(descending=True)[:_TRIALS].tolist()
+        return min((solve([*kept, k])[1], k) for k in trials if k not in excluded)
 
     chosen: list[int] = []
     for _ in range(count):
-        trials = [(residual([*chosen, k]), k) for k in range(len(spectra)) if k not in chosen]
-        chosen.append(min(trials)[1])
-    best = residual(chosen)
-    improved = True
+        chosen.append(best_addition(chosen, chosen)[1])
+    best = solve(chosen)[1]
+    improved = len(spectra) > count
     while improved:
         improved = False
         for position in range(count):
-            rest = chosen[:position] + chosen[position + 1 :]
-            trials = [(residual([*rest, k]), k) for k in range(len(spectra)) if k not in chosen]
-            value, k = min(trials, default=(float("inf"), -1))
-            if value < best * (1 - 1e-9):
+            kept = chosen[:position] + chosen[position + 1 :]
+            value, k = best_addition(kept, chosen)
+            if value < best - 1e-9 * abs(best):
                 chosen[position], best, improved = k, value, True
     return torch.tensor(chosen, device=spectra.device)

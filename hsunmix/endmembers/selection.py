@@ -71,7 +71,7 @@ def _choose_family(scene: ScenePoints, pool: list[Candidate], fits: list[Fit], s
     if inner:
         best = min(inner, key=lambda k: float(scores[k]))
         excess = max(fits[best].outside ** 2 - noise_var, 0.0)
-        if excess < (scene.num_endmembers - 1) * (scene.model_error**2 + 0.1 * noise_var):
+        if excess < min(scene.num_endmembers - 1, 3) * (scene.model_error**2 + 0.1 * noise_var):
             return inner
     if outer:
         scores[outer] = torch.linspace(0, 1, len(outer), dtype=scores.dtype)  # proposed in the order of belief

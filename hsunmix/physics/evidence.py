@@ -12,7 +12,7 @@ import torch
 from .consistency import abundance_std, anchor_brightness, normal_equations, solve_nonnegative
 from .simplex import split_brightness
 
-# Errors of endmembers are smooth along the spectrum: so many neighbouring bands repeat one error.
+# Model errors are smooth along the spectrum: so many neighbouring bands repeat one error.
 _BANDS_PER_ERROR = 9.0
 # Weight of the model error, whose distribution over the bands nobody knows, against that of the noise.
 _MODEL_ERROR_WEIGHT = 25.0
@@ -122,7 +122,7 @@ def gather_evidence(
         std=std.clamp(1e-5, 1.0).to(dtype),
         brightness=total.to(dtype),
         misfit=0.5 * chi2.clamp_min(1.0).log(),
-        noise_std=effective,
+        noise_std=(noise_std.square() + _BANDS_PER_ERROR * excess).sqrt(),
     )
 
 

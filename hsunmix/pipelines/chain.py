@@ -104,7 +104,7 @@ class Chain:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
         self.endmember_std = torch.where(self.movable[:, None], std, 0.0)
         if self.extracted:
-            clean = self._leave_span(clean)
+            clean = self._leave_span(clean, std)
         prior = torch.where(self.movable[:, None], clean, self.coarse_endmembers)
         moved, _ = endmember_step(
             self.cube.pixels, self.scaled_abundances, self.evidence.noise_std, prior, trust * self.endmember_std
@@ -149,15 +149,20 @@ class Chain:
             endmember_std=self.endmember_std,
         )
 
-    def _leave_span(self, clean: torch.Tensor) -> torch.Tensor:
-        """The predicted spectra with the part of their move that mixes endmembers with each other taken out.
+    def _leave_span(self, clean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        """What the network may correct in extracted endmembers: noise, and only outside of their span.
 
         Extraction has seen all pixels at once and knows best where in their span the endmembers sit; the network knows
-        what a spectrum looks like, which shows outside of it.
+        what a spectrum looks like, which shows outside of it. There the two are weighed by their errors, that of the
+        extraction being the noise that is left after projection on R of K dimensions.
         """
+        rank, bands = self.coarse_endmembers.shape
         basis = torch.linalg.qr(self.coarse_endmembers.double().T)[0]  # [K, R]
         move = (clean - self.coarse_endmembers).double()
-        return (self.coarse_endmembers + move - (move @ basis) @ basis.T).to(clean.dtype).clamp_min(0)
+        move = move - (move @ basis) @ basis.T
+        variance = self.cube.noise_std.double().square() * rank / bands
+        weight = variance / (variance + std.double().square().clamp_min(1e-12))
+        return (self.coarse_endmembers + weight * move).to(clean.dtype).clamp_min(0)
 
     @staticmethod
     def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:

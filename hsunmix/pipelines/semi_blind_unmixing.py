@@ -75,9 +75,9 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         endmember_unet: ResUNet1D,
         scheduler: DDIMScheduler,
         endmember_scheduler: DDIMScheduler,
-        default_denoising_steps: int = 10,
+        default_denoising_steps: int = 2,
         default_strength: float = 1.0,
-        default_guidance_scale: float = 1.0,
+        default_guidance_scale: float = 0.5,
         endmember_trust: float = 0.0,
     ) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
 
     @property
     def guidance_scale(self) -> float:
-        """Weight of the data against the learned prior; 1 trusts both as far as their errors say."""
+        """Weight of the data against the learned prior; at 1 both count as far as their errors say."""
         return self._guidance_scale
 
     @property
