@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
-from diffusers import ModelMixin
+from diffusers import DDPMScheduler, ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from examples import ExampleConfig, SimulatedExamples, load_libraries
@@ -56,6 +56,16 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--validation_steps", type=int, default=500)
     add("--validation_batches", type=int, default=16)
     return parser
+
+
+def training_scheduler(num_train_timesteps: int) -> DDPMScheduler:
+    """DDPM on the cosine schedule; the networks predict the clean sample."""
+    return DDPMScheduler(
+        num_train_timesteps=num_train_timesteps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+    )
 
 
 def train(args: argparse.Namespace, model: ModelMixin, loss_function: Loss) -> None:
@@ -135,6 +145,7 @@ def _batches(accelerator: Accelerator, args: argparse.Namespace, first_step: int
             batch_size=None,
             sampler=range(start, total, world),
             num_workers=args.dataloader_num_workers,
+            generator=torch.Generator(),  # the loader must not draw from the global stream, which resuming restores
             prefetch_factor=4 if args.dataloader_num_workers else None,
         )
     )

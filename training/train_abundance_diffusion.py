@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import argument_parser, train
+from common import argument_parser, train, training_scheduler
 from diffusers import DDPMScheduler
 
 from hsunmix.models import HybridSTU, ResUNet2D, laplace_nll
@@ -69,12 +69,7 @@ if __name__ == "__main__":
     torch.manual_seed(args.seed)
     frozen = HybridSTU.from_pretrained(args.encoder).requires_grad_(False).eval()
     network = ResUNet2D.from_pretrained(args.init_from) if args.init_from else ResUNet2D()
-    ddpm = DDPMScheduler(
-        num_train_timesteps=network.config.num_train_timesteps,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
-    )
+    ddpm = training_scheduler(network.config.num_train_timesteps)
     train(
         args,
         network,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from common import argument_parser, train
+from common import argument_parser, train, training_scheduler
 from diffusers import DDPMScheduler
 
 from hsunmix.models import ResUNet1D, laplace_nll, spectral_angle_loss
@@ -44,10 +44,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     network = ResUNet1D.from_pretrained(args.init_from) if args.init_from else ResUNet1D()
-    ddpm = DDPMScheduler(
-        num_train_timesteps=network.config.num_train_timesteps,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
-    )
+    ddpm = training_scheduler(network.config.num_train_timesteps)
     train(args, network, partial(loss_function, scheduler=ddpm))
