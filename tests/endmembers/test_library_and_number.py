@@ -1,0 +1,103 @@
+"""Selection from a library, and the number of endmembers."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hsunmix.endmembers import (
+    estimate_num_endmembers,
+    extract_endmembers,
+    library_indices,
+    select_from_library,
+)
+
+from .test_extraction import make_cube, make_spectra, seeded, worst_angle
+
+SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+needs_data = pytest.mark.skipif(not (SHARED / "scenes").is_dir(), reason="shared data are not here")
+
+
+@pytest.mark.parametrize("brightness", [0.0, 0.3])
+@pytest.mark.parametrize("snr_db", [None, 30, 20])
+def test_members_of_a_library_are_found(brightness, snr_db):
+    library = make_spectra(150, 60, seed=4)
+    members = [3, 77, 20, 149]
+    cube, _ = make_cube(library[members], purity=0.8, brightness=brightness, snr_db=snr_db)
+    found = library_indices(cube.reshape(-1, 60), library, 4)
+    assert sorted(found.tolist()) == sorted(members)
+
+
+def test_scale_and_order_of_the_library_are_irrelevant():
+    library = make_spectra(60, 40, seed=5)
+    pixels = make_cube(library[[5, 9, 33]], snr_db=35)[0].reshape(-1, 40)
+    shuffle = torch.randperm(60, generator=seeded())
+    factors = torch.rand(60, 1, generator=seeded()) + 0.5
+    plain = set(library_indices(pixels, library, 3).tolist())
+    moved = {int(shuffle[k]) for k in library_indices(pixels, (library * factors)[shuffle], 3)}
+    assert plain == moved == {5, 9, 33}
+    chosen = select_from_library(pixels, library, 3)
+    assert worst_angle(chosen, library[[5, 9, 33]]) == 0
+
+
+def test_invalid_library_spectra_are_never_chosen():
+    library = make_spectra(30, 40, seed=6)
+    pixels = make_cube(library[[1, 2]], snr_db=35)[0].reshape(-1, 40)
+    library[7, 3] = torch.nan
+    library[8] = 0
+    assert sorted(library_indices(pixels, library, 2).tolist()) == [1, 2]
+    with pytest.raises(ValueError, match="28 usable spectra"):
+        library_indices(pixels, library, 29)
+    with pytest.raises(ValueError, match="same bands"):
+        library_indices(pixels, library[:, :30], 2)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+@pytest.mark.parametrize("snr_db", [None, 40, 30])
+def test_number_is_exact_for_a_linear_scene(count, snr_db):
+    spectra = make_spectra(count, 80, seed=8)
+    pixels = make_cube(spectra, size=48, snr_db=snr_db)[0].reshape(-1, 80)
+    assert abs(estimate_num_endmembers(pixels) - count) <= (0 if count < 8 else 1)
+
+
+def test_number_is_bounded():
+    pixels = torch.rand(400, 30, generator=seeded())
+    assert 2 <= estimate_num_endmembers(pixels) <= 12
+    assert 2 <= estimate_num_endmembers(pixels[:3]) <= 3
+    with pytest.raises(ValueError, match="`pixels` must be"):
+        estimate_num_endmembers(pixels[0])
+
+
+def open_scene(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    import spectral
+
+    cube = np.asarray(spectral.open_image(str(SHARED / "scenes" / f"{name}.hdr")).load(), np.float32)
+    with np.load(SHARED / "scenes" / f"{name}_reference.npz") as reference:
+        endmembers = torch.from_numpy(np.asarray(reference["endmembers"], np.float32))
+    cube = torch.from_numpy(cube)
+    return cube / cube.max(), endmembers, torch.from_numpy(np.asarray(cube.shape))
+
+
+@needs_data
+@pytest.mark.parametrize("name, limit", [("samson", 0.06), ("jasper_ridge", 0.10)])
+def test_real_scenes(name, limit):
+    cube, truth, _ = open_scene(name)
+    found = extract_endmembers(cube, len(truth), generator=seeded())
+    assert worst_angle(found.endmembers, truth) < limit
+    assert not found.natural_scale
+    assert abs(estimate_num_endmembers(cube.reshape(-1, cube.shape[-1])) - len(truth)) <= 1
+
+
+@needs_data
+def test_library_of_the_sparse_unmixing_benchmark():
+    import spectral
+
+    library = torch.from_numpy(
+        np.asarray(spectral.open_image(str(SHARED / "libraries" / "dc_dictionary240.hdr")).spectra, np.float32)
+    )
+    cube, truth, _ = open_scene("dc1")
+    noisy = cube + cube.square().mean().sqrt() * 10**-1.5 * torch.randn(cube.shape, generator=seeded())
+    chosen = select_from_library(noisy.reshape(-1, cube.shape[-1]), library, len(truth))
+    assert worst_angle(chosen, truth) < 1e-3
