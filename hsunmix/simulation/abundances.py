@@ -65,9 +65,12 @@ def random_abundances(
         maps = _smooth_maps(num_endmembers, height, width, draws, kind)
     else:
         maps = _sharp_maps(num_endmembers, height, width, draws, kind)
+    if draws.chance(0.6):  # most materials are wholly absent from most pixels
+        maps = (maps - draws.log_number(0.01, 0.25) * maps.amax(0, keepdim=True)).clamp_min(0)
     if num_endmembers > 2 and draws.chance(absent_probability):
-        maps[draws.integer(0, num_endmembers - 1)] = 0.0
-        maps = maps + 1e-6 * (maps.sum(0, keepdim=True) < 1e-6)  # pixels of the absent material alone: barycentre
+        absent = draws.integer(0, num_endmembers - 1)
+        others = torch.arange(num_endmembers, device=maps.device)[:, None, None] != absent
+        maps = torch.where(others, maps + 1e-6, 0.0)  # where it was alone, the others share the pixel
     maps = maps / maps.sum(0, keepdim=True)
     if max_purity == "random":
         max_purity = draws.number(0.7, 0.95) if draws.chance(1.0 / 3.0) else None

@@ -10,8 +10,10 @@ import math
 import torch
 
 from .draws import Draws
-from .fields import random_curves, random_fields
+from .fields import gaussian_blur, random_curves, random_fields
 from .regions import voronoi_labels
+
+_DARKEST = 2.3  # shade and dark materials take up to this from the logarithm of the brightness
 
 MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")
 """Mixing models known to `mix_pixels`."""
@@ -89,11 +91,19 @@ def uniform_fields(
     return low + (high - low) * torch.special.ndtr(fields)
 
 
-def random_brightness(height: int, width: int, draws: Draws) -> torch.Tensor:
-    """Log-normal brightness field (H, W) of median about 1 and log standard deviation 0.05 to 0.4.
+def random_brightness(height: int, width: int, draws: Draws, abundances: torch.Tensor | None = None) -> torch.Tensor:
+    """Brightness field (H, W): a log-normal field of median about 1, in part dimmed by shadows and by materials.
 
-    Smooth (haze, illumination), rough (canopy, shade between objects), topographic (cosine of the incidence angle on
-    rough terrain), or constant within cells (roof slopes, cast shadows).
+    The field has log standard deviation 0.05 to 0.4 and is smooth (haze, illumination), rough (canopy, shade between
+    objects), topographic (cosine of the incidence angle on rough terrain), or constant within cells (roof slopes).
+    Shadows dim regions down to a tenth. With `abundances`, some materials are dimmer wherever they occur, down to a
+    tenth too, and dim what is mixed with them: water, wet or shaded ground.
+
+    Args:
+        height: rows.
+        width: columns.
+        draws: source of randomness.
+        abundances: (N, R) on the simplex, N = height * width, or `None`.
     """
     kind = draws.choice(("smooth", "rough", "topographic", "cells"), (0.35, 0.3, 0.25, 0.1))
     if kind == "smooth":
@@ -112,4 +122,13 @@ def random_brightness(height: int, width: int, draws: Draws) -> torch.Tensor:
     field = (field - field.mean()) / field.std(correction=0).clamp_min(1e-6)
     if draws.chance(0.3):
         field = 0.9 * field + 0.44 * draws.normal(height, width)
-    return torch.exp(draws.log_number(0.05, 0.4) * field.clamp(-3.5, 3.0))
+    log_brightness = draws.log_number(0.05, 0.4) * field.clamp(-3.5, 3.0)
+    if draws.chance(0.2):
+        labels = voronoi_labels(height, width, draws)
+        shaded = (draws.uniform(0.0, 1.0, int(labels.max()) + 1) < draws.number(0.05, 0.4)).float()
+        log_brightness = log_brightness - draws.number(0.4, _DARKEST) * gaussian_blur(shaded[labels][None], 0.7)[0]
+    if abundances is not None and draws.chance(0.5):
+        dimmed = draws.uniform(0.0, 1.0, abundances.shape[1]) < 0.4
+        dimming = torch.where(dimmed, draws.uniform(0.2, _DARKEST, abundances.shape[1]), 0.0)
+        log_brightness = log_brightness - (abundances @ dimming).view(height, width)
+    return log_brightness.exp()

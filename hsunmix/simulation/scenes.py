@@ -201,7 +201,7 @@ class SceneSimulator:
 
         # 3. Clean pixels [N, B]: mixing model, then brightness
         model = mixing or draws.choice(list(self.mixing_probabilities), list(self.mixing_probabilities.values()))
-        field = self._brightness(brightness, height, width, draws)
+        field = self._brightness(brightness, height, width, draws, maps)
         clean = mix_pixels(maps, spectra, model, height, width, draws).mul_(field.view(-1, 1))
 
         # 4. Noise [N, B]
@@ -265,7 +265,12 @@ class SceneSimulator:
         return maps.reshape(count, -1).T.contiguous()
 
     def _brightness(
-        self, brightness: Literal["fixed", "free"] | torch.Tensor | None, height: int, width: int, draws: Draws
+        self,
+        brightness: Literal["fixed", "free"] | torch.Tensor | None,
+        height: int,
+        width: int,
+        draws: Draws,
+        abundances: torch.Tensor,
     ) -> torch.Tensor:
         """Brightness field (H, W)."""
         if isinstance(brightness, torch.Tensor):
@@ -275,7 +280,7 @@ class SceneSimulator:
         if brightness not in (None, "fixed", "free"):
             raise ValueError(f'`brightness` must be "fixed", "free", a field (H, W) or None, got {brightness!r}.')
         if brightness == "free" or (brightness is None and draws.chance(self.brightness_probability)):
-            return random_brightness(height, width, draws)
+            return random_brightness(height, width, draws, abundances)
         return torch.ones(height, width, device=self.device)
 
 
