@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from .cube import Cube
+from .georeference import Georeference
+from .source import FunctionSource, largest_number
 from .wavelengths import to_nanometers
 
 __all__ = ["cube_from_spyfile", "find_envi_pair", "ignored", "open_envi", "parse_numbers"]
 
 DATA_SUFFIXES = (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".sli", ".hyspex")
+_UNSAID_FILL = -9999.0
 _NO_HEADER = "the header says how the bytes are laid out; put it beside the data, named like the data with .hdr"
 
 
@@ -156,7 +159,8 @@ def parse_numbers(header: dict[str, Any], key: str) -> np.ndarray | None:
 def ignored(raw: np.ndarray, header: dict[str, Any], applied_scale: float = 1.0) -> np.ndarray | None:
     """Where values (..., B) equal the header's `data ignore value`, or None where there is none.
 
-    A zero may be a measurement: an ignore value of 0 means pixels that are 0 in every band.
+    A zero may be a measurement: an ignore value of 0 means pixels that are 0 in every band. Without an ignore value,
+    pixels that are -9999 in every band are missing: AVIRIS and AVIRIS-NG fill their edges so, often unsaid.
 
     Args:
         raw: (..., B) numbers of the file.
@@ -167,6 +171,9 @@ def ignored(raw: np.ndarray, header: dict[str, Any], applied_scale: float = 1.0)
         bool mask of the shape of `raw`, or None.
     """
     values = parse_numbers(header, "data ignore value")
+    if values is None and raw.dtype.kind != "u":
+        unsaid = raw == _UNSAID_FILL / applied_scale
+        return unsaid & unsaid.all(axis=-1, keepdims=True)
     if values is None or np.isnan(values[0]):
         return None
     value = values[0] / applied_scale
@@ -196,30 +203,18 @@ def header_wavelengths(header: dict[str, Any]) -> tuple[np.ndarray | None, np.nd
 
 
 def cube_from_spyfile(image: Any, wavelengths: Any = None, scale: float | None = None) -> Cube:
-    """What `spectral.open_image` returns as a cube in reflectance.
+    """What `spectral.open_image` returns as a cube in reflectance, read when its pixels are needed.
 
     Args:
-        image: SpyFile (lazy; read here) or ImageArray (what its `load()` returns: already scaled).
+        image: SpyFile (lazy), or ImageArray (what its `load()` returns: already scaled).
         wavelengths: (B,) in nm or micrometres, instead of the file's.
         scale: divide the numbers by this instead of the file's scale factor.
 
     Returns:
-        Cube with wavelengths, scale factor, gains, bad bands and ignore value of the header applied.
+        Cube with wavelengths, scale factor, gains, bad bands, ignore value and map info of the header applied.
     """
     header = dict(image.metadata or {})
-    raw, applied, remaining = _raw_values(image, header_scale(header))
-    if raw.dtype.kind == "c":
-        raise ValueError("`cube` is complex; unmixing needs real reflectance")
-    mask = ignored(raw, header, applied)
-    data = np.array(raw, dtype=np.float32, order="C")
-    if scale is not None:
-        remaining = float(scale) / applied
-    elif applied * remaining == 1.0:
-        _apply_gains(data, header)
-    if remaining != 1.0:
-        data /= np.float32(remaining)
-    if mask is not None and mask.any():
-        data[mask] = np.nan
+    numbers = _StoredNumbers(image, header, scale)
     fwhm = None
     if wavelengths is None:
         wavelengths, fwhm = header_wavelengths(header)
@@ -227,28 +222,71 @@ def cube_from_spyfile(image: Any, wavelengths: Any = None, scale: float | None =
             wavelengths, fwhm = to_nanometers(image.bands.centers, image.bands.band_unit, image.bands.bandwidths)
     bad_bands = parse_numbers(header, "bbl")
     path = Path(image.filename) if getattr(image, "filename", None) else None
+    source = FunctionSource(path or "cube", numbers.shape, numbers.read, numbers.saturation)
     return Cube(
-        data,
+        source if numbers.lazy else source.read(slice(None), slice(None)),
         wavelengths=wavelengths,
         fwhm=fwhm,
         band_mask=None if bad_bands is None else bad_bands > 0,
-        scale=applied * remaining,
+        scale=numbers.applied * numbers.remaining,
         metadata=header,
         path=path,
         name="" if path is None else path.stem,
+        georeference=Georeference.from_envi(header),
     )
 
 
-def _raw_values(image: Any, scale: float) -> tuple[np.ndarray, float, float]:
-    """(H, W, B) numbers, what they have been divided by, what they still have to be divided by."""
-    if isinstance(image, np.ndarray):  # ImageArray: `load()` has applied the scale factor
-        return np.asarray(image), scale, 1.0
-    if not hasattr(image, "open_memmap"):  # SubImage: so has `read_subregion`
-        return image.read_subregion((0, image.nrows), (0, image.ncols)), scale, 1.0
-    try:
-        return image.open_memmap(interleave="bip"), 1.0, float(image.scale_factor)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{image.filename}: can't be read as its header describes it: {error}") from error
+class _StoredNumbers:
+    """The numbers of an image of `spectral`, and how they become reflectance.
+
+    Attributes:
+        lazy: windows are read from the file.
+        applied: what the numbers have been divided by already.
+        remaining: what they still have to be divided by.
+    """
+
+    def __init__(self, image: Any, header: dict[str, Any], scale: float | None) -> None:
+        self.header = header
+        self.lazy = not isinstance(image, np.ndarray) and hasattr(image, "open_memmap")
+        self.applied, self.remaining = header_scale(header), 1.0  # ImageArray, SubImage: the scale has been applied
+        if isinstance(image, np.ndarray):
+            self._array = np.asarray(image)
+        elif self.lazy:
+            self.applied, self.remaining = 1.0, float(image.scale_factor)
+            self._image = image
+            self._array = self._map()
+        else:
+            self._array = image.read_subregion((0, image.nrows), (0, image.ncols))
+        self.with_gains = scale is None and self.applied * self.remaining == 1.0
+        if scale is not None:
+            self.remaining = float(scale) / self.applied
+        if self._array.dtype.kind == "c":
+            raise ValueError("`cube` is complex; unmixing needs real reflectance")
+        self.shape: tuple[int, int, int] = self._array.shape
+        self.saturation = largest_number(self._array.dtype) / self.remaining
+        if self.with_gains:
+            _apply_gains(np.zeros((1, 1, self.shape[2]), np.float32), header)  # a wrong header is reported at once
+        if self.lazy:
+            del self._array  # mapped again for each window, so that a large file doesn't fill the memory
+
+    def _map(self) -> np.ndarray:
+        try:
+            return self._image.open_memmap(interleave="bip")
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{self._image.filename}: can't be read as its header describes it: {error}") from error
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """Reflectance (h, w, B) of a window."""
+        raw = np.array((self._map() if self.lazy else self._array)[rows, columns])
+        mask = ignored(raw, self.header, self.applied)
+        data = raw.astype(np.float32, order="C")
+        if self.with_gains:
+            _apply_gains(data, self.header)
+        if self.remaining != 1.0:
+            data /= np.float32(self.remaining)
+        if mask is not None and mask.any():
+            data[mask] = np.nan
+        return data
 
 
 def _apply_gains(data: np.ndarray, header: dict[str, Any]) -> None:

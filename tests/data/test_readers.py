@@ -116,9 +116,9 @@ def test_pickles_are_never_loaded(tmp_path):
 
 
 def test_unknown_types_and_missing_files(tmp_path):
-    (tmp_path / "a.tif").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"a\.tif.*\.tif.*ENVI"):
-        read_cube(tmp_path / "a.tif")
+    (tmp_path / "a.jp2").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"a\.jp2.*\.jp2.*ENVI"):
+        read_cube(tmp_path / "a.jp2")
     for name in ("no.npy", "no.mat", "no.npz", "no.img", "no"):
         with pytest.raises(FileNotFoundError, match=name):
             read_cube(tmp_path / name)

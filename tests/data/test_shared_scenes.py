@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsunmix.data import read_cube, read_library
+from hsunmix.data import open_cube, read_cube, read_library
 
 SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="shared data not there")
@@ -27,6 +27,30 @@ def test_real_cubes(name, shape, bad_bands):
     assert cube.shape == shape and (~cube.band_mask).sum() == bad_bands and not cube.nodata_mask.any()
     values = cube.data[:, :, cube.band_mask]
     assert -0.2 < values.min() and values.max() < 1.5
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"),
+    [
+        ("unlabelled/enmap_potsdam_1", slice(10, 20), slice(100, 128)),
+        ("envi/emit20250324t221005_jpl_unmix_ex", slice(3, 10), slice(0, 4)),  # bil, float32
+        ("envi/ang20150422t163638_corr_v1e_img_4000-4010_550-560", slice(0, 2), slice(5, 9)),  # bip, float32
+        ("unlabelled/jasper_ridge_f224", slice(50, 60), slice(0, 100)),  # bsq, int16
+    ],
+)
+def test_windows_of_real_cubes(name, rows, columns):
+    cube = open_cube(SHARED / f"{name}.hdr")
+    part = cube.window(rows, columns)
+    assert not cube.in_memory
+    np.testing.assert_array_equal(part.data, cube.data[rows, columns])
+
+
+@needs_data
+def test_water_vapour_of_real_cubes():
+    cube = open_cube(SHARED / "unlabelled/jasper_ridge_f224.hdr", bands="water")
+    assert 40 < (~cube.band_mask).sum() < 70 and not cube.in_memory
+    assert open_cube(SHARED / "unlabelled/jasper_ridge_f224.hdr").band_mask.all()  # its header has no list
 
 
 @needs_data
