@@ -265,3 +265,12 @@ def test_truncated_image_opened_by_spectral(tmp_path):
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"scene\.img"):
         as_cube(spectral.open_image(str(path)))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_fill_of_aviris_without_an_ignore_value(tmp_path, dtype):
+    cube = (make_cube() * 1000).astype(dtype)
+    cube[0, 1] = -9999
+    cube[2, 2, 3] = -9999  # in one band only: what this means the file would have to say
+    read = read_cube(write_envi_raw(tmp_path, cube, reflectance_scale_factor=1000))
+    assert np.argwhere(read.nodata_mask).tolist() == [[0, 1]]
