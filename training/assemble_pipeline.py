@@ -28,9 +28,12 @@ def make_scheduler(num_train_timesteps: int) -> DDIMScheduler:
 
 def assemble(encoder: Path, unet: Path, endmember_unet: Path, **settings: float) -> SemiBlindUnmixingPipeline:
     """Build the pipeline from folders of trained networks; `settings` are its configuration."""
-    maps, spectra = ResUNet2D.from_pretrained(unet), ResUNet1D.from_pretrained(endmember_unet)
+    coarse, maps = HybridSTU.from_pretrained(encoder), ResUNet2D.from_pretrained(unet)
+    spectra = ResUNet1D.from_pretrained(endmember_unet)
+    for network in (coarse, maps, spectra):
+        network.register_to_config(_name_or_path="")  # no folder of the training machine in what is published
     return SemiBlindUnmixingPipeline(
-        encoder=HybridSTU.from_pretrained(encoder),
+        encoder=coarse,
         unet=maps,
         endmember_unet=spectra,
         scheduler=make_scheduler(maps.config.num_train_timesteps),

@@ -19,10 +19,11 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers import DDPMScheduler, ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from examples import ExampleConfig, SimulatedExamples, load_libraries
+from examples import ExampleConfig, RealMaps, SimulatedExamples, load_libraries
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from hsunmix.models import ResUNet1D
 from hsunmix.simulation import SceneSimulator
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,14 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--library", nargs="*", default=[], help="ENVI spectral libraries; built-in parametric spectra are added")
     add("--output_dir", type=Path, required=True, help="where checkpoints and the trained network go")
     add("--init_from", type=Path, default=None, help="folder of a trained network to start from")
+    add("--maps", nargs="*", default=[], help="maps of real scenes from make_maps.py, mixed into the simulated ones")
+    add("--endmember_unet", type=Path, default=None, help="trained ResUNet1D: maps are refined with its endmembers")
     add("--seed", type=int, default=0)
     add("--size", type=int, default=64, help="rows and columns of a simulated scene")
     add("--max_endmembers", type=int, default=7)
+    add("--extraction", choices=("vca", "auto"), default="vca", help="endmembers of part of the scenes: fast, or real")
+    add("--given_fraction", type=float, default=0.4, help="share of scenes whose endmembers are known exactly")
+    add("--extracted_fraction", type=float, default=0.2, help="share of scenes whose endmembers are extracted")
     add("--train_batch_size", type=int, default=4, help="scenes per process and step")
     add("--gradient_accumulation_steps", type=int, default=1)
     add("--max_train_steps", type=int, default=2000)
@@ -66,6 +72,40 @@ def training_scheduler(num_train_timesteps: int) -> DDPMScheduler:
         prediction_type="sample",
         clip_sample=False,
     )
+
+
+def noised_sample(
+    scheduler: DDPMScheduler,
+    target: torch.Tensor,
+    on_policy_fraction: float,
+    first_estimate: Callable[[int], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a network is shown at a random noise level.
+
+    Part of the batches is noised truth (DDPM). The others are what the deterministic sampler itself carries: half of
+    them its start, nothing but the conditions; half its own first estimate without noise, else the network would take
+    its own bias for a measurement and drift.
+
+    Args:
+        scheduler: of the training.
+        target: (N, ...) clean sample.
+        on_policy_fraction: share of batches of the second kind.
+        first_estimate: maps the first timestep to the sampler's estimate of the clean sample after its first step.
+
+    Returns:
+        `(sample, timestep)`, shapes of `target` and (N,).
+    """
+    last = scheduler.config.num_train_timesteps - 1
+    timestep = torch.randint(0, last, (len(target),), device=target.device)
+    noise = torch.randn_like(target)
+    draw = float(torch.rand(()))
+    if draw >= on_policy_fraction:
+        return scheduler.add_noise(target, noise, timestep), timestep
+    if draw < on_policy_fraction / 2:
+        return torch.zeros_like(target), torch.full_like(timestep, last)
+    with torch.no_grad():
+        estimate = first_estimate(last)
+    return scheduler.add_noise(estimate, torch.zeros_like(noise), timestep), timestep
 
 
 def train(args: argparse.Namespace, model: ModelMixin, loss_function: Loss) -> None:
@@ -132,13 +172,33 @@ def _simulator(args: argparse.Namespace, held_out: bool) -> SceneSimulator:
     return SceneSimulator(libraries or None, num_endmembers=(2, args.max_endmembers))
 
 
+def _endmember_unet(args: argparse.Namespace) -> ResUNet1D | None:
+    if args.endmember_unet is None:
+        return None
+    return ResUNet1D.from_pretrained(args.endmember_unet).requires_grad_(False).eval()
+
+
+def _example_config(args: argparse.Namespace, batch_size: int) -> ExampleConfig:
+    return ExampleConfig(
+        batch_size=batch_size,
+        size=args.size,
+        num_endmembers=(2, args.max_endmembers),
+        given_fraction=args.given_fraction,
+        extracted_fraction=args.extracted_fraction,
+        extraction=args.extraction,
+    )
+
+
 def _batches(accelerator: Accelerator, args: argparse.Namespace, first_step: int):
     """This rank's part of the stream, from where the run stopped."""
-    config = ExampleConfig(batch_size=args.train_batch_size, size=args.size, num_endmembers=(2, args.max_endmembers))
+    config = _example_config(args, args.train_batch_size)
     rank, world = accelerator.process_index, accelerator.num_processes
     total = args.max_train_steps * args.gradient_accumulation_steps * world
     start = first_step * args.gradient_accumulation_steps * world + rank
-    examples = SimulatedExamples(_simulator(args, held_out=False), config, args.seed + 1, total)
+    maps = RealMaps(args.maps) if args.maps else None
+    examples = SimulatedExamples(
+        _simulator(args, held_out=False), config, args.seed + 1, total, maps, _endmember_unet(args)
+    )
     return iter(
         DataLoader(
             examples,
@@ -191,8 +251,10 @@ def _validate(accelerator, args, model, ema: EMAModel, loss_function: Loss, step
     """Mean losses of the EMA weights on held-out materials, appended to `validation.jsonl`."""
     if not accelerator.is_main_process:
         return
-    config = ExampleConfig(batch_size=1, size=args.size, num_endmembers=(2, args.max_endmembers))
-    examples = SimulatedExamples(_simulator(args, held_out=True), config, 10_007, args.validation_batches)
+    config = _example_config(args, 1)
+    examples = SimulatedExamples(
+        _simulator(args, held_out=True), config, 10_007, args.validation_batches, None, _endmember_unet(args)
+    )
     plain = accelerator.unwrap_model(model)
     ema.store(plain.parameters())
     ema.copy_to(plain.parameters())

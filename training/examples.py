@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch.utils.data import Dataset
 
 from hsunmix.data import read_library
+from hsunmix.endmembers import extract_endmembers
 from hsunmix.endmembers.geometric import vertex_components
-from hsunmix.physics import endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
+from hsunmix.models import ResUNet1D
+from hsunmix.physics import Evidence, endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
 from hsunmix.simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
 
 
@@ -41,9 +45,11 @@ class ExampleConfig:
         num_endmembers: smallest and largest number of endmembers.
         given_fraction: share of scenes whose endmembers are known exactly.
         extracted_fraction: share of scenes whose endmembers are extracted from the scene.
+        extraction: "vca" takes one VCA set, in milliseconds; "auto" extracts as the pipeline does, in about a second.
         max_angle: largest spectral angle, in degrees, by which the other endmembers are off.
         max_contamination: largest share of foreign materials in an endmember, as extraction leaves it.
         no_wavelengths_fraction: share of batches without wavelengths.
+        real_maps_fraction: share of scenes mixed from the maps of real scenes, where there are any.
     """
 
     batch_size: int = 4
@@ -51,9 +57,52 @@ class ExampleConfig:
     num_endmembers: tuple[int, int] = (2, 7)
     given_fraction: float = 0.4
     extracted_fraction: float = 0.2
+    extraction: str = "vca"
     max_angle: float = 8.0
     max_contamination: float = 0.2
     no_wavelengths_fraction: float = 0.2
+    real_maps_fraction: float = 0.3
+
+
+class RealMaps:
+    """Abundance and brightness maps unmixed from real scenes (`make_maps.py`), cropped, flipped and turned at random.
+
+    Args:
+        paths: `.npz` files with `abundances` (H, W, R) and `brightness` (H, W).
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.scenes: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for path in sorted(paths):
+            with np.load(path, allow_pickle=False) as arrays:
+                abundances, brightness = (torch.from_numpy(arrays[k]).float() for k in ("abundances", "brightness"))
+            self.scenes.setdefault(abundances.shape[-1], []).append((abundances, brightness))
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Arguments of the simulator: `abundances` (size, size, count) and relative `brightness` (size, size).
+
+        Returns:
+            Empty if no scene has `count` endmembers.
+        """
+        if count not in self.scenes:
+            return {}
+
+        def integer(high: int) -> int:
+            return int(torch.randint(high, (), generator=generator))
+
+        abundances, brightness = self.scenes[count][integer(len(self.scenes[count]))]
+        both = torch.cat([abundances, brightness[..., None]], dim=-1).permute(2, 0, 1)  # [R + 1, H, W]
+        missing = [max(0, size - n) for n in both.shape[1:]]
+        both = torch.nn.functional.pad(both, (0, missing[1], 0, missing[0]), mode="reflect")
+        top, left = (integer(n - size + 1) for n in both.shape[1:])
+        both = both[:, top : top + size, left : left + size]
+        if integer(2):
+            both = both.flip(1)
+        both = torch.rot90(both, integer(4), (1, 2))
+        maps = both[:-1][torch.randperm(count, generator=generator)].clamp_min(0) + 1e-6
+        maps = maps / maps.sum(0)
+        relative = (both[-1] / both[-1].median().clamp_min(1e-6)).clamp_min(0.02).contiguous()
+        return {"abundances": maps.permute(1, 2, 0), "brightness": relative}
 
 
 class SimulatedExamples(Dataset):
@@ -64,10 +113,21 @@ class SimulatedExamples(Dataset):
         config: see `ExampleConfig`.
         seed: of the stream; streams of different seeds share nothing.
         length: number of batches.
+        real_maps: mixed into the stream.
+        endmember_unet: trained ResUNet1D; the evidence that the maps are refined with then comes from its endmembers.
     """
 
-    def __init__(self, simulator: SceneSimulator, config: ExampleConfig, seed: int, length: int) -> None:
+    def __init__(
+        self,
+        simulator: SceneSimulator,
+        config: ExampleConfig,
+        seed: int,
+        length: int,
+        real_maps: RealMaps | None = None,
+        endmember_unet: ResUNet1D | None = None,
+    ) -> None:
         self.simulator, self.config, self.seed, self.length = simulator, config, seed, length
+        self.real_maps, self.endmember_unet = real_maps, endmember_unet
 
     def __len__(self) -> int:
         return self.length
@@ -78,44 +138,47 @@ class SimulatedExamples(Dataset):
         low, high = config.num_endmembers
         num_endmembers = int(torch.randint(low, high + 1, (), generator=generator))
         sensor = random_sensor(generator)
-        scenes = [
-            self.simulator(
-                generator,
-                num_endmembers=num_endmembers,
-                height=config.size,
-                width=config.size,
-                sensor=sensor,
-            )
-            for _ in range(config.batch_size)
-        ]
-        rows = [make_example(scene, generator, config) for scene in scenes]
+        known = bool(torch.rand((), generator=generator) >= config.no_wavelengths_fraction)
+        wavelengths = sensor.wavelengths.float() if known else None
+        rows = []
+        for _ in range(config.batch_size):
+            real = {}
+            if self.real_maps is not None and torch.rand((), generator=generator) < config.real_maps_fraction:
+                real = self.real_maps.draw(num_endmembers, config.size, generator)
+            size = {} if real else {"num_endmembers": num_endmembers, "height": config.size, "width": config.size}
+            scene = self.simulator(generator, sensor=sensor, **size, **real)
+            rows.append(make_example(scene, generator, config, wavelengths, self.endmember_unet))
         batch: dict = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        batch["wavelengths"] = sensor.wavelengths.float().expand(config.batch_size, -1).contiguous()
-        if torch.rand((), generator=generator) < config.no_wavelengths_fraction:
-            batch["wavelengths"] = None
+        batch["wavelengths"] = None if wavelengths is None else wavelengths.expand(len(rows), -1).contiguous()
         return batch
 
 
-def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig) -> dict[str, torch.Tensor]:
+def make_example(
+    scene: Scene,
+    generator: torch.Generator,
+    config: ExampleConfig,
+    wavelengths: torch.Tensor | None = None,
+    endmember_unet: ResUNet1D | None = None,
+) -> dict[str, torch.Tensor]:
     """One scene as the pipeline would see it at the start and in the middle of sampling.
 
     Returns:
         `cube` (B, H, W); `coarse_endmembers`, `moved_endmembers`, `moved_std`, `endmembers` (R, B): the start, the
         start after one closed-form step onto the data and that step's standard deviation, the truth; `evidence` and
-        `moved_evidence` (R, 4, H, W) of the two; `abundances` (R, H, W), the truth; `misfit` (), mean at the start.
+        `refined_evidence` (R, 4, H, W) of the start and of the refined endmembers, for the latter also the normal
+        equations `gram` (R, R), `rhs` (N, R), `confidence` and `brightness` (N,); `abundances` (R, H, W), the truth;
+        `statistics` (R, 5) at the start.
     """
     pixels = scene.cube.flatten(0, 1)
     valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
     truth, abundances = scene.endmembers, scene.abundances  # [R, B], [H, W, R]
-    if torch.rand((), generator=generator) < 0.5:  # count abundances per endmember of maximum 1
+    counted = bool(torch.rand((), generator=generator) < 0.5)
+    if counted:  # abundances per endmember of maximum 1
         peak = truth.amax(1).clamp_min(1e-3)
         truth = truth / peak[:, None]
         abundances = abundances * peak
-        total = abundances.sum(-1, keepdim=True)
-        abundances = abundances / total
-        constant = False
-    else:
-        constant = bool((scene.brightness - 1).abs().max() < 1e-4)
+        abundances = abundances / abundances.sum(-1, keepdim=True)
+    constant = not counted and bool((scene.brightness - 1).abs().max() < 1e-4)
     precision = 0.0
     if constant and torch.rand((), generator=generator) < 0.7:
         precision = float(0.01 + 0.05 * torch.rand((), generator=generator)) ** -2
@@ -125,22 +188,27 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
     if given:
         coarse = truth
     elif draw < config.given_fraction + config.extracted_fraction:
-        coarse = extract_like(pixels, truth, generator)
+        coarse = extract_like(scene.cube, truth, generator, config.extraction)
     else:
         coarse = spoil_endmembers(truth, generator, config)
+    if counted:  # as the pipeline does where brightness is free
+        coarse = coarse / coarse.amax(1, keepdim=True).clamp_min(1e-3)
     noise_std = estimate_noise(pixels)
     start = gather_evidence(pixels, coarse, noise_std, 1.0, precision)
     scale = coarse.amax(1, keepdim=True).clamp_min(1e-3)
     moved, moved_std = endmember_step(
         pixels, start.scaled_abundances, start.noise_std, coarse, 0.05 * scale.expand_as(coarse)
     )
-    if given and torch.rand((), generator=generator) < 0.8:
-        moved_evidence = start
-    else:
-        # the endmember network knows how far off it is; the maps learn to live with that much error
-        error = (moved - truth).square().mean(1, keepdim=True).sqrt()
-        jitter = (0.3 * torch.randn(error.shape, generator=generator)).exp()
-        moved_evidence = gather_evidence(pixels, moved, noise_std, 1.0, precision, (error * jitter).expand_as(moved))
+    refined = start
+    if not given or torch.rand((), generator=generator) < 0.15:  # else the user has fixed them
+        if endmember_unet is None:  # off by about as much as the closed-form step
+            better, error = moved, (moved - truth).square().mean(1, keepdim=True).sqrt()
+            better_std = (error * (0.3 * torch.randn(error.shape, generator=generator)).exp()).expand_as(moved)
+        else:
+            better, better_std = predict_endmembers(endmember_unet, coarse, moved, moved_std, start, wavelengths)
+        if counted:
+            better = better / better.amax(1, keepdim=True).clamp_min(1e-3)
+        refined = gather_evidence(pixels, better, noise_std, 1.0, precision, better_std)
     return {
         "cube": scene.cube.permute(2, 0, 1),
         "coarse_endmembers": coarse,
@@ -148,19 +216,46 @@ def make_example(scene: Scene, generator: torch.Generator, config: ExampleConfig
         "moved_std": moved_std,
         "endmembers": truth,
         "evidence": start.maps(valid),
-        "moved_evidence": moved_evidence.maps(valid),
+        "refined_evidence": refined.maps(valid),
+        "gram": refined.gram,
+        "rhs": refined.rhs,
+        "confidence": refined.confidence,
+        "brightness": refined.brightness,
         "abundances": abundances.permute(2, 0, 1),
-        "misfit": start.misfit.mean(),
+        "statistics": start.statistics(),
     }
 
 
-def extract_like(pixels: torch.Tensor, truth: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Endmembers (R, B) extracted by VCA in the signal subspace, in the order and norm of the truth."""
-    _, vectors = torch.linalg.eigh((pixels.T @ pixels).double())
-    basis = vectors[:, -len(truth) :].to(pixels.dtype)  # [B, R]
-    points = unit_rows(pixels @ basis)
-    index = vertex_components(points.double(), len(truth), 1, generator)[0]
-    found = (points[index] @ basis.T).clamp_min(1e-4)
+@torch.no_grad()
+def predict_endmembers(
+    network: ResUNet1D,
+    coarse: torch.Tensor,
+    moved: torch.Tensor,
+    moved_std: torch.Tensor,
+    start: Evidence,
+    wavelengths: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Endmembers (R, B) and their standard deviation as the pipeline has them after its first step."""
+    scale = coarse.amax(1, keepdim=True).clamp_min(1e-3)
+    conditions = [(x / scale)[None] for x in (coarse, moved, moved_std)] + [start.statistics()[None]]
+    position = None if wavelengths is None else wavelengths[None]
+    last = network.config.num_train_timesteps - 1
+    clean, log_std = network(torch.zeros_like(conditions[0]), last, *conditions, position, return_dict=False)
+    return ((clean[0] + 1) / 2 * scale).clamp_min(0), log_std[0].exp() / 2 * scale
+
+
+def extract_like(cube: torch.Tensor, truth: torch.Tensor, generator: torch.Generator, method: str) -> torch.Tensor:
+    """Endmembers (R, B) extracted from the cube (H, W, B), in the order and norm of the truth."""
+    if method == "auto":
+        found = extract_endmembers(cube, len(truth), generator=generator).endmembers
+    else:  # one VCA set in the signal subspace
+        pixels = cube.flatten(0, 1)
+        _, vectors = torch.linalg.eigh((pixels.T @ pixels).double())
+        basis = vectors[:, -len(truth) :].to(pixels.dtype)  # [B, R]
+        points = unit_rows(pixels @ basis)
+        index = vertex_components(points.double(), len(truth), 1, generator)[0]
+        found = points[index] @ basis.T
+    found = found.clamp_min(1e-4)
     order = linear_sum_assignment(spectral_angle(truth[:, None], found[None]).numpy())[1]
     return unit_rows(found[order]) * truth.norm(dim=1, keepdim=True)
 

@@ -5,42 +5,35 @@ Run as `accelerate launch training/train_abundance_diffusion.py --encoder runs/e
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 
 import torch
-from common import argument_parser, train, training_scheduler
+from common import argument_parser, noised_sample, train, training_scheduler
 from diffusers import DDPMScheduler
 
 from hsunmix.models import HybridSTU, ResUNet2D, laplace_nll
+from hsunmix.pipelines.chain import LEAST_PRIOR_STD
 
 
 def loss_function(
     model: torch.nn.Module, batch: dict, encoder: HybridSTU, scheduler: DDPMScheduler, on_policy_fraction: float
 ) -> dict[str, torch.Tensor]:
-    """Error of the predicted clean maps at a random noise level, and the likelihood of the error expected.
-
-    Part of the batches is noised truth (DDPM). The others are what the deterministic sampler itself carries from step
-    to step, its own first estimate without noise: else the network takes its own bias for a measurement.
-    """
+    """Error of the predicted clean maps at a random noise level, and the likelihood of the error expected."""
     encoder.to(batch["cube"].device)
     with torch.no_grad():
         coarse = encoder(batch["cube"], batch["coarse_endmembers"], batch["evidence"], batch["wavelengths"])
-    conditions = (coarse.abundances, coarse.log_std, batch["moved_evidence"])
+    conditions = (coarse.abundances, coarse.log_std, batch["refined_evidence"])
     target = 2 * batch["abundances"] - 1
-    steps = scheduler.config.num_train_timesteps
-    timestep = torch.randint(0, steps, (len(target),), device=target.device)
-    noise = torch.randn_like(target)
-    if torch.rand(()) < on_policy_fraction:
-        with torch.no_grad():
-            estimate = first_estimate(model, conditions, steps)
-        sample = scheduler.add_noise(estimate, torch.zeros_like(noise), timestep)
-    else:
-        sample = scheduler.add_noise(target, noise, timestep)
+
+    def first_estimate(timestep: int) -> torch.Tensor:
+        clean, log_std = model(torch.zeros_like(target), timestep, *conditions, return_dict=False)
+        return 2 * consistent_maps((clean.float() + 1) / 2, log_std.float().exp() / 2, batch) - 1
+
+    sample, timestep = noised_sample(scheduler, target, on_policy_fraction, first_estimate)
     clean, log_std = model(sample, timestep, *conditions, return_dict=False)
     error = clean.float() - target
-    closed_form = batch["moved_evidence"][:, :, 0] - target
+    closed_form = batch["refined_evidence"][:, :, 0] - target
     return {
         "loss": laplace_nll(error, log_std.float()) + error.square().mean(),
         "rmse": error.square().mean().sqrt() / 2,
@@ -49,21 +42,27 @@ def loss_function(
     }
 
 
-def first_estimate(model: torch.nn.Module, conditions: tuple, steps: int) -> torch.Tensor:
-    """Clean maps (N, R, H, W) as the sampler has them after its first step, consistency with the data included."""
-    coarse, _, evidence = conditions
-    start = torch.zeros_like(coarse, dtype=torch.float32)
-    clean, log_std = model(start, steps - 1, *conditions, return_dict=False)
-    data, data_log_std = evidence[:, :, 0], (evidence[:, :, 1] - 1.5) * 1.5 * math.log(10) + math.log(2)
-    weight = torch.sigmoid(2 * (log_std.float() - data_log_std))  # of the data, by the two expected errors
-    return weight * data + (1 - weight) * clean.float()
+def consistent_maps(clean: torch.Tensor, std: torch.Tensor, batch: dict, guidance_scale: float = 0.5) -> torch.Tensor:
+    """The sampler's A-step for a batch: abundance maps (N, R, H, W) with their expected errors, pulled onto the data.
+
+    Bounds are put on afterwards instead of in the solve, which makes it differentiable.
+    """
+    brightness = batch["brightness"].double()[..., None].clamp_min(1e-6)  # [N, P, 1]
+    abundances, std = (x.flatten(2).transpose(1, 2).double() for x in (clean.clamp(0, 1), std))  # [N, P, R]
+    abundances = abundances / abundances.sum(-1, keepdim=True).clamp_min(1e-6)
+    precision = (brightness * (std.square() + LEAST_PRIOR_STD**2).sqrt()).square().reciprocal() / guidance_scale
+    trust = precision / batch["confidence"].double()[..., None]
+    system = batch["gram"].double()[:, None] + torch.diag_embed(trust)  # [N, P, R, R]
+    scaled = torch.linalg.solve(system, batch["rhs"].double() + trust * brightness * abundances).clamp_min(0)
+    maps = scaled / scaled.sum(-1, keepdim=True).clamp_min(1e-9)
+    return maps.transpose(1, 2).unflatten(2, clean.shape[2:]).float()
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained HybridSTU")
     parser.add_argument(
-        "--on_policy_fraction", type=float, default=0.5, help="share of batches from the sampler itself"
+        "--on_policy_fraction", type=float, default=0.6, help="share of batches from the sampler itself"
     )
     args = parser.parse_args()
     torch.manual_seed(args.seed)

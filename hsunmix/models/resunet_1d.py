@@ -16,6 +16,7 @@ from diffusers.utils import BaseOutput
 from .layers import TimeEmbedding, UNetTrunk, fuse, schedule_at
 
 _FREQUENCIES = 4  # octaves of the wavelength code
+_STATISTICS = 5  # of `hsunmix.physics.Evidence.statistics`
 
 
 @dataclass
@@ -57,7 +58,7 @@ class ResUNet1D(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.time_embedding = TimeEmbedding(time_embedding_channels)
-        channels = 6 + 2 * _FREQUENCIES + 2
+        channels = 5 + _STATISTICS + 2 * _FREQUENCIES + 2
         self.trunk = UNetTrunk(
             channels, 2, block_out_channels, layers_per_block, self.time_embedding.out_channels, 1, kernel_size
         )
@@ -69,7 +70,7 @@ class ResUNet1D(ModelMixin, ConfigMixin):
         coarse: torch.Tensor,
         evidence: torch.Tensor,
         evidence_std: torch.Tensor,
-        misfit: torch.Tensor,
+        statistics: torch.Tensor,
         wavelengths: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> ResUNet1DOutput | tuple[torch.Tensor, torch.Tensor]:
@@ -81,8 +82,8 @@ class ResUNet1D(ModelMixin, ConfigMixin):
             coarse: (N, R, B) coarse spectra, in units of their scale.
             evidence: (N, R, B) spectra after one closed-form step onto the data (`hsunmix.physics.endmember_step`).
             evidence_std: (N, R, B) standard deviation of that step.
-            misfit: (N,) mean of `hsunmix.physics.Evidence.misfit` with the coarse spectra: near 0 where they explain
-                the data to the noise.
+            statistics: (N, R, 5) from `hsunmix.physics.Evidence.statistics` with the coarse spectra: how each
+                endmember occurs in the scene, and how well all explain it.
             wavelengths: (N, B) in nm; relative band positions when `None`.
             return_dict: `ResUNet1DOutput` instead of a tuple.
 
@@ -96,11 +97,11 @@ class ResUNet1D(ModelMixin, ConfigMixin):
         base, std = fuse(sample, signal, noise, centred, coarse_std)
         move = (evidence.float() - coarse.float()) / self.config.coarse_std  # in units of the error to be mended
         reliability = (evidence_std.float() / self.config.coarse_std).clamp(1e-3, 1e3).log10()
-        level = misfit.to(centred)[:, None, None].clamp(0, 6).expand_as(centred) / 2
-        inputs = torch.stack([base, centred, std.log() + 2, move.clamp(-10, 10) / 2, reliability, level], dim=2)
+        inputs = torch.stack([base, centred, std.log() + 2, move.clamp(-10, 10) / 2, reliability], dim=2)
+        occurrence = statistics.to(inputs)[..., None].expand(-1, -1, -1, bands)  # [N, R, S, B]
         code = self._wavelength_code(wavelengths, n, bands, sample.device)  # [N, K, B]
         code = code[:, None].expand(-1, num_endmembers, -1, -1)
-        inputs = torch.cat([inputs, code], dim=2).flatten(0, 1).to(sample.dtype)  # [N*R, C, B]
+        inputs = torch.cat([inputs, occurrence, code], dim=2).flatten(0, 1).to(sample.dtype)  # [N*R, C, B]
         time = self.time_embedding(timestep, n * num_endmembers, inputs)
         output = self.trunk(inputs, time, num_endmembers).unflatten(0, (n, num_endmembers)).float()
         clean = (base + std * output[:, :, 0]).to(sample.dtype)

@@ -64,6 +64,27 @@ class Evidence:
         ]
         return scatter(torch.stack(channels, dim=-1), valid).permute(2, 3, 0, 1)
 
+    def statistics(self) -> torch.Tensor:
+        """What the maps of a scene say about where each endmember sits among the pixels, each about in [-1, 1].
+
+        Returns:
+            (R, 5): mean abundance, purity (99.5 % quantile of the abundance), share of the pixels without it, log of
+            the root mean square of its standard deviation, mean misfit of the scene.
+        """
+        columns = [
+            2 * self.abundances.mean(0) - 1,
+            2 * quantile(self.abundances, 0.995) - 1,
+            2 * (self.abundances < 1e-4).to(self.std).mean(0) - 1,
+            self.std.square().mean(0).sqrt().log10() / 1.5 + 1.5,
+            (self.misfit.mean().clamp_max(6).expand(self.std.shape[1]) - 1) / 2,
+        ]
+        return torch.stack(columns, dim=1)
+
+
+def quantile(values: torch.Tensor, level: float) -> torch.Tensor:
+    """Quantile along the first axis; unlike `torch.quantile` for any number of values."""
+    return values.kthvalue(1 + round(level * (len(values) - 1)), dim=0).values
+
 
 def scatter(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Put pixel values (N, ...) back on their grid (H, W, ...); the rest gets their mean."""

@@ -20,9 +20,10 @@ from ..physics import (
     split_brightness,
 )
 from .processor import PreparedCube
+from .scene import SceneModel, Stage
 
 _ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
-_LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per cent
+LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per cent
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Chain:
         movable: (R,) bool; `False` keeps an endmember exactly.
         brightness_model: prior on the brightness.
         extracted: the start was extracted from this cube.
+        followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
+        stages: the start, and the state after each denoising step.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
         evidence: closed-form unmixing with the current endmembers.
@@ -42,7 +45,7 @@ class Chain:
         moved_endmembers: (R, K) the start after one closed-form step onto the data. Repeated, that step only drifts
             (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
-        misfit: () how badly the start explains the data.
+        statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
         coarse_abundances: (N, R) of the encoder.
         coarse_log_std: (R, H, W) of the encoder.
@@ -53,18 +56,24 @@ class Chain:
     movable: torch.Tensor
     brightness_model: BrightnessModel
     extracted: bool = False
+    followed: list[Stage] | None = None
+    stages: list[Stage] = field(default_factory=list)
     endmembers: torch.Tensor = field(init=False)
     endmember_std: torch.Tensor = field(init=False)
     evidence: Evidence = field(init=False)
     scaled_abundances: torch.Tensor = field(init=False)
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
-    misfit: torch.Tensor = field(init=False)
+    statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
     coarse_abundances: torch.Tensor = field(init=False)
     coarse_log_std: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.followed is not None:
+            self.follow(0)
+            self.scaled_abundances = self.evidence.scaled_abundances
+            return
         if self.brightness_model.mode == "free":
             self.coarse_endmembers = self._common_maximum(self.coarse_endmembers)
         self.endmembers = self.coarse_endmembers
@@ -77,7 +86,7 @@ class Chain:
             self.endmembers = self.coarse_endmembers
             self._gather()
             self.scaled_abundances = self.evidence.scaled_abundances
-        self.misfit = self.evidence.misfit.mean()
+        self.statistics = self.evidence.statistics()
         self.moved_endmembers, self.moved_std = endmember_step(
             self.cube.pixels,
             self.scaled_abundances,
@@ -85,6 +94,7 @@ class Chain:
             self.coarse_endmembers,
             _ANCHOR_STD * self.scale.expand_as(self.coarse_endmembers),
         )
+        self._record()
 
     @property
     def scale(self) -> torch.Tensor:
@@ -100,6 +110,28 @@ class Chain:
         """(R, H, W) current abundances on the grid."""
         return scatter(split_brightness(self.scaled_abundances)[0], self.cube.valid).permute(2, 0, 1)
 
+    def evidence_maps(self) -> torch.Tensor:
+        """(R, 4, H, W) what the data alone say, as input of the networks; brightness relative to the whole scene."""
+        maps = self.evidence.maps(self.cube.valid)
+        if self.followed is not None:
+            own = self.evidence.brightness.median().clamp_min(1e-6)
+            maps[:, 2] += (own / max(self.stages[-1].brightness, 1e-6)).log() / 2
+        return maps
+
+    def follow(self, step: int) -> None:
+        """Take the endmembers that the whole scene had at a step (0 = the start); nothing for a cube by itself."""
+        if self.followed is None:
+            return
+        stage = self.followed[min(step, len(self.followed) - 1)]
+        self.stages.append(stage)
+        self.endmembers = stage.endmembers.to(self.coarse_endmembers)
+        self.endmember_std = stage.std.to(self.coarse_endmembers)
+        self._gather()
+
+    def _record(self) -> None:
+        brightness = float(self.evidence.brightness.median())
+        self.stages.append(Stage(self.endmembers, self.endmember_std, brightness))
+
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
         self.endmember_std = torch.where(self.movable[:, None], std, 0.0)
@@ -113,6 +145,7 @@ class Chain:
             moved = torch.where(self.movable[:, None], self._common_maximum(moved) * self.scale, moved)
         self.endmembers = moved
         self._gather()
+        self._record()
 
     def pull_abundances(self, clean: torch.Tensor, std: torch.Tensor, guidance_scale: float) -> None:
         """A-step: from the predicted maps (R, H, W) with their expected errors onto the data."""
@@ -121,7 +154,7 @@ class Chain:
         abundances = abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
         std = std.permute(1, 2, 0)[valid]
         brightness = self.evidence.brightness[:, None].clamp_min(1e-6)
-        std = (std.square() + _LEAST_PRIOR_STD**2).sqrt()
+        std = (std.square() + LEAST_PRIOR_STD**2).sqrt()
         self.precision = (brightness * std).square().reciprocal() / guidance_scale
         trust = self.precision / self.evidence.confidence[:, None]  # in the units of the normal equations
         self.scaled_abundances = abundance_step(
@@ -167,3 +200,13 @@ class Chain:
     @staticmethod
     def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:
         return endmembers / endmembers.amax(1, keepdim=True).clamp_min(1e-6)
+
+
+def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
+    """The chains of a part of a scene, which follow those of the whole."""
+    chains = []
+    for stages in scene.stages:
+        start = stages[0].endmembers.to(cube.pixels)
+        fixed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        chains.append(Chain(cube, start, fixed, scene.brightness_model, followed=stages))
+    return chains

@@ -7,6 +7,8 @@ from typing import Any
 
 from diffusers.utils import BaseOutput
 
+from .scene import SceneModel
+
 Array = Any  # np.ndarray or torch.Tensor, or a list of them where the sizes of the cubes differ
 
 
@@ -28,6 +30,7 @@ class SemiBlindUnmixingOutput(BaseOutput):
         residual: (N, H, W) root mean square over the bands of cube minus model, reflectance.
         noise: (N, B) estimated standard deviation of the sensor noise, reflectance.
         brightness_mode: per cube "free" or "fixed": what was used.
+        scene: per cube what was found about the scene as a whole, to unmix further parts of it alike (`scene=`).
     """
 
     abundances: Array
@@ -40,3 +43,4 @@ class SemiBlindUnmixingOutput(BaseOutput):
     residual: Array
     noise: Array
     brightness_mode: list[str] | None = None
+    scene: list[SceneModel] | None = None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..data import Cube, as_cube
 from ..physics import estimate_noise, scatter
+
+if TYPE_CHECKING:
+    from .scene import SceneModel
 
 logger = logging.getLogger(__name__)
 _NOISE_PIXELS = 20_000  # enough to estimate the noise of any scene
@@ -67,7 +70,11 @@ class HyperspectralProcessor:
     """Checks and prepares cubes and spectra for `SemiBlindUnmixingPipeline`."""
 
     def preprocess(
-        self, cube: Any, wavelengths: Any = None, reflectance_scale: float | None = None
+        self,
+        cube: Any,
+        wavelengths: Any = None,
+        reflectance_scale: float | None = None,
+        scene: SceneModel | None = None,
     ) -> list[PreparedCube]:
         """Prepare one cube, a batch or a list.
 
@@ -76,6 +83,7 @@ class HyperspectralProcessor:
                 or a list of these.
             wavelengths: (B,) band centres in nm or micrometres, for all cubes; those of the cube when `None`.
             reflectance_scale: number that stands for reflectance 1; guessed, with a warning, when `None`.
+            scene: bands, scale and noise of the scene that the cubes are parts of; their own when `None`.
 
         Returns:
             One `PreparedCube` per cube.
@@ -83,6 +91,8 @@ class HyperspectralProcessor:
         Raises:
             ValueError: if a cube, its wavelengths or its values make no sense; the message says what to do.
         """
+        if scene is not None:
+            return [scene.prepare(one) for one in self._split(cube)]
         return [self._prepare(one, wavelengths, reflectance_scale) for one in self._split(cube)]
 
     @staticmethod

@@ -20,11 +20,12 @@ from huggingface_hub.utils import validate_hf_hub_args
 
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
 from ..physics import brightness_model
-from .chain import Chain
+from .chain import Chain, scene_chains
 from .ensemble import summarise
 from .hub import fetch_checkpoint
 from .output import SemiBlindUnmixingOutput
 from .processor import HyperspectralProcessor, stack
+from .scene import SceneModel
 from .starts import start_endmembers
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -130,6 +131,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         batch_size: int | None = None,
         reflectance_scale: float | None = None,
         latents: torch.Tensor | list[torch.Tensor] | None = None,
+        scene: SceneModel | None = None,
         generator: Generators = None,
         output_type: str = "np",
         return_dict: bool = True,
@@ -156,6 +158,8 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             batch_size: chains per network call; bounds the memory.
             reflectance_scale: number that stands for reflectance 1; guessed, with a warning, when `None`.
             latents: (N * ensemble_size, R, H, W) start of the abundance chain, from `output_type="latent"`.
+            scene: `output.scene[0]` of another part of the same scene: its bands, scale, noise, brightness and
+                endmembers are taken over, so that all parts are unmixed alike.
             generator: source of all randomness; a list gives each cube its own.
             output_type: "np" | "pt" | "latent" (the raw abundance latents first, else as "pt").
             return_dict: `SemiBlindUnmixingOutput` instead of a tuple of its fields in order, `None` ones included.
@@ -179,17 +183,27 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         wanted = ["latents"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
         self.check_inputs(
             steps, strength, self._guidance_scale, num_endmembers, endmembers, fixed_endmembers, library,
-            ensemble_size, batch_size, output_type, wanted,
+            ensemble_size, batch_size, output_type, callback_on_step_end, wanted,
         )  # fmt: skip
+        call = {"num_inference_steps": steps, "strength": strength}
+        if scene is not None:
+            scene.check(
+                call, ensemble_size, num_endmembers=num_endmembers, endmembers=endmembers, library=library,
+                fixed_endmembers=fixed_endmembers, wavelengths=wavelengths, reflectance_scale=reflectance_scale,
+            )  # fmt: skip
         device = self._execution_device
 
         # 1. Check, scale and mask the cubes; 2. estimate their noise
-        cubes = [one.to(device) for one in self.processor.preprocess(cube, wavelengths, reflectance_scale)]
+        prepared = self.processor.preprocess(cube, wavelengths, reflectance_scale, scene)
+        cubes = [one.to(device) for one in prepared]
         generators = self._spread(generator, len(cubes))
 
         # 3. Endmembers E0 of every chain: given, from the library, or extracted
         chains: list[Chain] = []
         for one, source in zip(cubes, generators, strict=True):
+            if scene is not None:
+                chains += scene_chains(one, scene)
+                continue
             starts, movable, extracted = start_endmembers(
                 self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
             )  # [M, R, K], [R]
@@ -207,18 +221,20 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         noise_scale = 0.0 if ensemble_size == 1 else 1.0
         latents, endmember_latents = self._start_latents(chains, generators, timesteps, noise_scale, latents)
         with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for i, t in enumerate(timesteps):
+            for i, (t, endmember_t) in enumerate(timesteps):
                 if self.interrupt:
                     continue
+                for chain in chains:
+                    chain.follow(i + 1)
                 for batch in batches:
                     # a. + b. the networks predict clean spectra and maps, c. data consistency pulls them onto the cube
-                    self._update_endmembers(batch, chains, endmember_latents, t)
+                    self._update_endmembers(batch, chains, endmember_latents, endmember_t)
                     self._update_abundances(batch, chains, latents, t)
                 # d. each scheduler steps to the next, lower noise level
                 clean = [2 * chain.abundance_maps() - 1 for chain in chains]  # [R, H, W] each
                 latents = self._step(self.scheduler, clean, t, latents)
                 clean = [2 * chain.endmembers / chain.scale - 1 for chain in chains]  # [R, K] each
-                endmember_latents = self._step(self.endmember_scheduler, clean, t, endmember_latents)
+                endmember_latents = self._step(self.endmember_scheduler, clean, endmember_t, endmember_latents)
 
                 if callback_on_step_end is not None:
                     tensors = {"latents": _pack(latents), "endmember_latents": _pack(endmember_latents)}
@@ -231,7 +247,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         results = []
         for first in range(0, len(chains), ensemble_size):
             members = slice(first, first + ensemble_size)
-            sampled = latents[members] if len(timesteps) else None
+            sampled = latents[members] if timesteps else None
             results.append(summarise(chains[members], sampled, ensemble_size > 1 or output_uncertainty))
         self.maybe_free_model_hooks()
 
@@ -240,8 +256,10 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         arrays = {name: stack(values, kind, self.unet.dtype) for name, values in fields.items()}
         if output_type == "latent":
             arrays["abundances"] = _pack(latents)
-        modes = [chains[i].brightness_model.mode for i in range(0, len(chains), ensemble_size)]
-        output = SemiBlindUnmixingOutput(**arrays, brightness_mode=modes)
+        members = [chains[i : i + ensemble_size] for i in range(0, len(chains), ensemble_size)]
+        modes = [some[0].brightness_model.mode for some in members]
+        scenes = [SceneModel.of_chains(some, call) for some in members]
+        output = SemiBlindUnmixingOutput(**arrays, brightness_mode=modes, scene=scenes)
         return output if return_dict else tuple(getattr(output, name) for name in output.__dataclass_fields__)
 
     def check_inputs(
@@ -256,6 +274,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         ensemble_size: int,
         batch_size: int | None,
         output_type: str,
+        callback: Any,
         callback_tensors: list[str],
     ) -> None:
         """Refuse what can't be run, before any work is done.
@@ -265,9 +284,9 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         """
         if not _is_integer(num_inference_steps) or num_inference_steps < 0:
             raise ValueError(f"`num_inference_steps` must be an integer of 0 or more, but is {num_inference_steps!r}.")
-        if not 0 < strength <= 1:
+        if not _is_number(strength) or not 0 < strength <= 1:
             raise ValueError(f"`strength` must be in (0, 1], but is {strength!r}.")
-        if not guidance_scale > 0:
+        if not _is_number(guidance_scale) or not guidance_scale > 0:
             raise ValueError(f"`guidance_scale` must be positive, but is {guidance_scale!r}.")
         for name, value in (("ensemble_size", ensemble_size), ("batch_size", batch_size)):
             if value is not None and (not _is_integer(value) or value < 1):
@@ -278,6 +297,8 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
         if output_type not in ("np", "pt", "latent"):
             raise ValueError(f'`output_type` must be "np", "pt" or "latent", but is {output_type!r}.')
+        if callback is not None and not callable(callback):
+            raise ValueError(f"`callback_on_step_end` must be callable, but is {callback!r}.")
         unknown = [name for name in callback_tensors if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
@@ -297,24 +318,30 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             raise ValueError("`generator` must be a `torch.Generator`, a list of them, or `None`.")
         return spread
 
-    def _timesteps(self, steps: int, strength: float, device: torch.device) -> torch.Tensor:
-        """The part of the schedule that `strength` leaves, both schedulers set to it."""
+    def _timesteps(self, steps: int, strength: float, device: torch.device) -> list[tuple[Any, Any]]:
+        """The part of both schedules that `strength` leaves: for each step the timestep of either scheduler."""
         if steps == 0:
-            return torch.empty(0, dtype=torch.long, device=device)
+            return []
         for scheduler in (self.scheduler, self.endmember_scheduler):
             scheduler.set_timesteps(steps, device=device)
+        counts = [len(one.timesteps) for one in (self.scheduler, self.endmember_scheduler)]
+        if counts[0] != counts[1]:
+            raise ValueError(
+                f"`scheduler` and `endmember_scheduler` take {counts[0]} and {counts[1]} steps, but the two chains "
+                "run in step: replace both."
+            )
         kept = max(1, min(int(steps * strength), steps))
-        first = (len(self.scheduler.timesteps) // steps) * (steps - kept)
+        first = (counts[0] // steps) * (steps - kept)
         for scheduler in (self.scheduler, self.endmember_scheduler):
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(first)
-        return self.scheduler.timesteps[first:]
+        return list(zip(self.scheduler.timesteps, self.endmember_scheduler.timesteps, strict=True))[first:]
 
     def _start_latents(
         self,
         chains: list[Chain],
         generators: list[torch.Generator | None],
-        timesteps: torch.Tensor,
+        timesteps: list[tuple[Any, Any]],
         noise_scale: float,
         latents: torch.Tensor | list[torch.Tensor] | None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -330,10 +357,10 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             centred = 2 * chain.coarse_maps - 1  # [R, H, W]
             lines = 2 * chain.coarse_endmembers / chain.scale - 1  # [R, K]
             noise = [randn_tensor(x.shape, generator=source, device=x.device, dtype=x.dtype) for x in (centred, lines)]
-            if len(timesteps):
-                start = timesteps[:1]
-                centred = self.scheduler.add_noise(centred, noise_scale * noise[0], start)
-                lines = self.endmember_scheduler.add_noise(lines, noise_scale * noise[1], start)
+            if timesteps:
+                t, endmember_t = (torch.as_tensor(one).reshape(1) for one in timesteps[0])
+                centred = self.scheduler.add_noise(centred, noise_scale * noise[0], t)
+                lines = self.endmember_scheduler.add_noise(lines, noise_scale * noise[1], endmember_t)
             maps.append(centred)
             spectra.append(lines)
         if latents is not None:
@@ -368,7 +395,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         output = self.encoder(
             torch.stack([chain.cube.image() for chain in some]).to(dtype),  # [n, K, H, W]
             torch.stack([chain.coarse_endmembers for chain in some]).to(dtype),  # [n, R, K]
-            torch.stack([chain.evidence.maps(chain.cube.valid) for chain in some]).to(dtype),  # [n, R, 4, H, W]
+            torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 4, H, W]
             _wavelengths(some),
         )
         for chain, maps, log_std in zip(some, output.abundances.float(), output.log_std.float(), strict=True):
@@ -388,7 +415,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             torch.stack([chain.coarse_endmembers / chain.scale for chain in some]).to(dtype),
             torch.stack([chain.moved_endmembers / chain.scale for chain in some]).to(dtype),
             torch.stack([chain.moved_std / chain.scale for chain in some]).to(dtype),
-            torch.stack([chain.misfit for chain in some]).to(dtype),
+            torch.stack([chain.statistics for chain in some]).to(dtype),
             _wavelengths(some),
         )
         trust = self.config.endmember_trust
@@ -404,7 +431,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             t,
             torch.stack([chain.coarse_maps for chain in some]).to(dtype),
             torch.stack([chain.coarse_log_std for chain in some]).to(dtype),
-            torch.stack([chain.evidence.maps(chain.cube.valid) for chain in some]).to(dtype),  # [n, R, 4, H, W]
+            torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 4, H, W]
         )
         for chain, clean, log_std in zip(some, output.sample.float(), output.log_std.float(), strict=True):
             chain.pull_abundances((clean + 1) / 2, log_std.exp() / 2, self.guidance_scale)
@@ -438,6 +465,10 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _wavelengths(chains: list[Chain]) -> torch.Tensor | None:

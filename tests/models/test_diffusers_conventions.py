@@ -35,8 +35,8 @@ def make_inputs(cls, seed=0):
     inputs = {"sample": sample, "timestep": torch.tensor(400), "coarse": uniform(*shape)}
     if cls is ResUNet2D:
         return {**inputs, "coarse_log_std": uniform(*shape).log(), "evidence": evidence}
-    spread, misfit = uniform(*shape, low=0.01, high=0.2), uniform(BATCH, low=0, high=3)
-    evidence = {"evidence": uniform(*shape), "evidence_std": spread, "misfit": misfit}
+    spread, statistics = uniform(*shape, low=0.01, high=0.2), uniform(*shape[:2], 5)
+    evidence = {"evidence": uniform(*shape), "evidence_std": spread, "statistics": statistics}
     return {**inputs, **evidence, "wavelengths": wavelengths}
 
 

@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, HeunDiscreteScheduler
 from diffusers.callbacks import PipelineCallback
 from diffusers.utils import BaseOutput
 
@@ -401,6 +401,9 @@ def test_scheduler_can_be_replaced():
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, num_train_timesteps=500)
     assert pipe(**tiny_inputs()).abundances.shape == reference.abundances.shape
     assert pipe.components["scheduler"].config.num_train_timesteps == 500
+    pipe.scheduler = HeunDiscreteScheduler(prediction_type="sample")  # calls the network twice per step
+    with pytest.raises(ValueError, match="`scheduler` and `endmember_scheduler`"):
+        pipe(**tiny_inputs())
 
 
 def test_attention_slicing_is_harmless(pipe):

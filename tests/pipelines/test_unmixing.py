@@ -235,6 +235,8 @@ NM = np.linspace(400, 2400, 40)
         (bad(library=np.ones((9, 40)), endmembers=np.ones((3, 40))), "`library`"),
         (bad(brightness="dark"), "`brightness`"),
         (bad(strength=0.0), "`strength`"),
+        (bad(strength="all"), "`strength`"),
+        (bad(callback_on_step_end="print"), "`callback_on_step_end`"),
         (bad(guidance_scale=0.0), "`guidance_scale`"),
         (bad(latents=torch.zeros(1, 2, 3, 3)), "`latents`"),
     ],

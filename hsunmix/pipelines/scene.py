@@ -1,0 +1,175 @@
+"""What holds for a whole scene, found in one part of it, so that every other part is unmixed in the same way.
+
+Bands, scale, noise, brightness and the way of the endmembers through the denoising steps: with these held fixed, a tile
+of a scene gives what the whole scene would give.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..data import as_cube, write_npz
+from ..physics import BrightnessModel
+from .processor import PreparedCube
+
+if TYPE_CHECKING:
+    from .chain import Chain
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The endmembers of a chain at one step (R endmembers, K good bands).
+
+    Attributes:
+        endmembers: (R, K).
+        std: (R, K) standard deviation.
+        brightness: median over the pixels: what counts as ordinary illumination.
+    """
+
+    endmembers: torch.Tensor
+    std: torch.Tensor
+    brightness: float
+
+
+@dataclass(frozen=True)
+class SceneModel:
+    """What one call of the pipeline found about a scene; pass it as `scene=` to unmix other parts of that scene.
+
+    Attributes:
+        bands: (K,) position in the user's cube of every good band, in ascending order of wavelength.
+        num_bands: B of the user's cube.
+        wavelengths: (K,) nm, or `None`.
+        fwhm: (K,) nm, or `None`.
+        scale: what the user's numbers are divided by.
+        noise_std: (K,) standard deviation of the noise.
+        brightness_model: prior on the brightness.
+        stages: for each of the M chains its start and its state after each denoising step.
+        call: arguments of that call which the next one must repeat.
+    """
+
+    bands: torch.Tensor
+    num_bands: int
+    wavelengths: torch.Tensor | None
+    fwhm: torch.Tensor | None
+    scale: float
+    noise_std: torch.Tensor
+    brightness_model: BrightnessModel
+    stages: list[list[Stage]]
+    call: dict[str, Any]
+
+    @classmethod
+    def of_chains(cls, chains: Sequence[Chain], call: dict[str, Any]) -> SceneModel:
+        """The model of the scene whose chains have been run.
+
+        Args:
+            chains: the M chains of one cube.
+            call: `num_inference_steps` and `strength`.
+        """
+        cube = chains[0].cube
+        return cls(
+            bands=cube.bands,
+            num_bands=cube.num_bands,
+            wavelengths=cube.wavelengths,
+            fwhm=cube.fwhm,
+            scale=cube.scale,
+            noise_std=cube.noise_std,
+            brightness_model=chains[0].brightness_model,
+            stages=[list(chain.stages) for chain in chains],
+            call=call,
+        )
+
+    def check(self, call: dict[str, Any], ensemble_size: int, **known: Any) -> None:
+        """Refuse arguments that contradict the model.
+
+        Raises:
+            ValueError: names the argument.
+        """
+        given = [name for name, value in known.items() if value is not None]
+        if given:
+            raise ValueError(f"`{given[0]}` is part of `scene`: pass one of the two.")
+        if ensemble_size != len(self.stages):
+            raise ValueError(f"`ensemble_size` is {ensemble_size}, but `scene` has {len(self.stages)} chains.")
+        for name, value in self.call.items():
+            if call[name] != value:
+                raise ValueError(f"`{name}` is {call[name]!r}, but `scene` was made with {value!r}.")
+
+    def prepare(self, cube: Any) -> PreparedCube:
+        """A part of the scene with the bands, the scale and the noise of the whole.
+
+        Args:
+            cube: (H, W, B), as the pipeline takes it, in the numbers of the cube that the model was made from.
+
+        Raises:
+            ValueError: other bands, or no usable pixel.
+        """
+        cube = as_cube(cube)
+        if cube.num_bands != self.num_bands:
+            raise ValueError(f"`cube` has {cube.num_bands} bands, but `scene` was made from {self.num_bands}.")
+        selected = cube.data[:, :, self.bands.cpu().numpy()]
+        valid = np.isfinite(selected).all(-1) & ~cube.nodata_mask & (selected != 0).any(-1)
+        if not valid.any():
+            raise ValueError("`cube` has no usable pixel: every one is zero, NaN or nodata.")
+        pixels = np.ascontiguousarray(selected[valid], dtype=np.float32) / np.float32(self.scale)
+        return PreparedCube(
+            pixels=torch.from_numpy(pixels),
+            valid=torch.from_numpy(valid),
+            bands=self.bands,
+            num_bands=self.num_bands,
+            wavelengths=self.wavelengths,
+            fwhm=self.fwhm,
+            scale=self.scale,
+            noise_std=self.noise_std,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model to a `.npz` file."""
+        arrays: dict[str, Any] = {
+            "bands": self.bands,
+            "noise_std": self.noise_std,
+            "wavelengths": self.wavelengths,
+            "fwhm": self.fwhm,
+        }
+        arrays = {key: None if value is None else value.cpu().numpy() for key, value in arrays.items()}
+        for m, stages in enumerate(self.stages):
+            arrays[f"endmembers_{m}"] = torch.stack([stage.endmembers for stage in stages]).cpu().numpy()
+            arrays[f"std_{m}"] = torch.stack([stage.std for stage in stages]).cpu().numpy()
+            arrays[f"brightness_{m}"] = [stage.brightness for stage in stages]
+        about = {
+            "num_bands": self.num_bands,
+            "scale": self.scale,
+            "brightness_model": vars(self.brightness_model),
+            "chains": len(self.stages),
+            "call": self.call,
+        }
+        return write_npz(path, **arrays, about=json.dumps(about))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SceneModel:
+        """Read what `save` has written."""
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        about = json.loads(str(arrays.pop("about")))
+        tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        chains = []
+        for m in range(about["chains"]):
+            parts = (tensors[f"endmembers_{m}"], tensors[f"std_{m}"], arrays[f"brightness_{m}"].tolist())
+            chains.append([Stage(*values) for values in zip(*parts, strict=True)])
+        return cls(
+            bands=tensors["bands"],
+            num_bands=about["num_bands"],
+            wavelengths=tensors.get("wavelengths"),
+            fwhm=tensors.get("fwhm"),
+            scale=about["scale"],
+            noise_std=tensors["noise_std"],
+            brightness_model=BrightnessModel(**about["brightness_model"]),
+            stages=chains,
+            call=about["call"],
+        )
