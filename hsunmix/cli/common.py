@@ -140,8 +140,8 @@ def spectra_at_bands(library: SpectralLibrary, cube: Cube, option: str, drop_inc
 
 
 def first(output: Any) -> dict[str, Any]:
-    """Fields of the pipeline's output for its first cube; None stays None."""
-    values = {field.name: getattr(output, field.name) for field in fields(output)}
+    """Maps, spectra and modes of the pipeline's output for its first cube; None stays None."""
+    values = {field.name: getattr(output, field.name) for field in fields(output) if field.name != "scene"}
     return {name: None if value is None else value[0] for name, value in values.items()}
 
 

@@ -2,6 +2,7 @@
 
 from .output import SemiBlindUnmixingOutput
 from .processor import HyperspectralProcessor
+from .scene import SceneModel
 from .semi_blind_unmixing import SemiBlindUnmixingPipeline
 
-__all__ = ["HyperspectralProcessor", "SemiBlindUnmixingOutput", "SemiBlindUnmixingPipeline"]
+__all__ = ["HyperspectralProcessor", "SceneModel", "SemiBlindUnmixingOutput", "SemiBlindUnmixingPipeline"]

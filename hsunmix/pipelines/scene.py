@@ -1,7 +1,7 @@
 """What holds for a whole scene, found in one part of it, so that every other part is unmixed in the same way.
 
-Bands, scale, noise, brightness and the way of the endmembers through the denoising steps: with these held fixed, a tile
-of a scene gives what the whole scene would give.
+Bands, scale, noise, brightness and the way of the endmembers through the denoising steps: with these held fixed, a
+tile of a scene gives what the whole scene would give.
 """
 
 from __future__ import annotations

@@ -256,9 +256,10 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         arrays = {name: stack(values, kind, self.unet.dtype) for name, values in fields.items()}
         if output_type == "latent":
             arrays["abundances"] = _pack(latents)
-        members = [chains[i : i + ensemble_size] for i in range(0, len(chains), ensemble_size)]
-        modes = [some[0].brightness_model.mode for some in members]
-        scenes = [SceneModel.of_chains(some, call) for some in members]
+        scenes = [
+            SceneModel.of_chains(chains[i : i + ensemble_size], call) for i in range(0, len(chains), ensemble_size)
+        ]
+        modes = [one.brightness_model.mode for one in scenes]
         output = SemiBlindUnmixingOutput(**arrays, brightness_mode=modes, scene=scenes)
         return output if return_dict else tuple(getattr(output, name) for name in output.__dataclass_fields__)
 

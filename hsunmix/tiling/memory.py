@@ -1,0 +1,81 @@
+"""How much memory unmixing takes, so that a tile is as large as `--memory` allows."""
+
+from __future__ import annotations
+
+import os
+import re
+
+__all__ = ["available_memory", "parse_size", "peak_memory", "tile_size", "unmixing_memory"]
+
+# Measured with the networks of the bundled checkpoint on a CPU; see tests/tiling/test_memory.py.
+_PROCESS = 700 * 2**20  # interpreter, torch, networks
+_PER_VALUE = 30  # bytes per pixel and band: cube, its float64 products, what the encoder makes of it
+_PER_PIXEL = 6_000  # bytes per pixel: feature maps of the encoder
+_PER_MAP = 3_000  # bytes per pixel and endmember: feature maps of the UNet
+_SIZES = (512, 384, 256, 192, 128, 96, 64, 48, 32)
+_LARGEST_ALONE = 512 * 512  # pixels; larger scenes are tiled even where they would fit
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "4G", "500M", "4 GiB" or a plain number.
+
+    Raises:
+        ValueError: not a size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
+    if match is None or float(match.group(1)) == 0:
+        raise ValueError(f"{text!r} is no amount of memory; write 4G or 500M")
+    return int(float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " "))
+
+
+def unmixing_memory(num_pixels: int, num_bands: int, num_endmembers: int) -> int:
+    """Bytes that a process needs to unmix so many pixels at once."""
+    return _PROCESS + num_pixels * (_PER_VALUE * num_bands + _PER_PIXEL + _PER_MAP * num_endmembers)
+
+
+def tile_size(memory: int, num_bands: int, num_endmembers: int, processes: int = 1) -> int:
+    """Rows and columns of the largest tile that fits.
+
+    Args:
+        memory: bytes, for all processes together.
+        num_bands: B.
+        num_endmembers: R.
+        processes: that run at a time on this machine.
+
+    Raises:
+        ValueError: not even the smallest fits.
+    """
+    share = memory // processes
+    for size in _SIZES:
+        if unmixing_memory(size * size, num_bands, num_endmembers) <= share:
+            return size
+    needed = processes * unmixing_memory(_SIZES[-1] ** 2, num_bands, num_endmembers)
+    of = f" of {processes} processes" if processes > 1 else ""
+    raise ValueError(f"`memory` is {memory / 2**30:.1f} GiB; the smallest tiles{of} need {needed / 2**30:.1f} GiB")
+
+
+def fits_at_once(memory: int, shape: tuple[int, int, int], num_endmembers: int) -> bool:
+    """Whether a scene (H, W, B) is small enough to be unmixed without tiles."""
+    height, width, bands = shape
+    pixels = height * width
+    return pixels <= _LARGEST_ALONE and unmixing_memory(pixels, bands, num_endmembers) <= memory
+
+
+def available_memory() -> int:
+    """Bytes that are free on this machine, or half of its memory where it doesn't tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 4 * 2**30
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has held, or None where the system doesn't tell."""
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

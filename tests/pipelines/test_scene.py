@@ -1,0 +1,90 @@
+"""A part of a scene, unmixed with what another call found about the whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from hsunmix.data import Cube
+from hsunmix.pipelines import SceneModel
+
+from .tiny import tiny_inputs, tiny_pipeline, tiny_scene
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+def whole_and_again(pipe, **options):
+    inputs = tiny_inputs(size=(12, 10), **options)
+    whole = pipe(**inputs)
+    kept = {key: inputs[key] for key in ("cube", "num_inference_steps", "ensemble_size") if key in inputs}
+    return whole, pipe(
+        **kept, scene=whole.scene[0], generator=torch.Generator().manual_seed(0), output_uncertainty=True
+    )
+
+
+@pytest.mark.parametrize("brightness", ["free", "fixed"])
+def test_the_same_cube_gives_the_same_result(pipe, brightness):
+    whole, again = whole_and_again(pipe, brightness=brightness, output_uncertainty=True)
+    for name in ("abundances", "endmembers", "abundance_uncertainty", "coarse_abundances", "brightness", "residual"):
+        first, second = getattr(whole, name), getattr(again, name)
+        np.testing.assert_allclose(first, second, atol=1e-5, rtol=1e-4, err_msg=name)
+    assert again.brightness_mode == [brightness]
+
+
+def test_a_part_has_the_endmembers_and_the_noise_of_the_whole(pipe):
+    inputs = tiny_inputs(size=(12, 10), blind=True)
+    whole = pipe(**inputs)
+    part = pipe(inputs["cube"][2:9, 3:8] * 1.0, num_inference_steps=2, scene=whole.scene[0])
+    np.testing.assert_array_equal(part.endmembers, whole.endmembers)
+    np.testing.assert_array_equal(part.noise, whole.noise)
+    assert part.abundances.shape == (1, 7, 5, 3)
+
+
+def test_bands_and_scale_are_those_of_the_whole(pipe):
+    cube, wavelengths, endmembers = tiny_scene(height=10, width=10)
+    mask = np.ones(24, bool)
+    mask[5] = False
+    numbers = cube * 10_000
+    reverse = Cube(numbers, wavelengths=wavelengths[::-1], band_mask=mask)
+    whole = pipe(reverse, endmembers=endmembers, brightness="free")
+    assert whole.scene[0].scale == 10_000
+    dark = numbers[:4, :4] * 1e-5  # alone it would be taken for reflectance
+    part = pipe(Cube(dark, wavelengths=wavelengths[::-1], band_mask=mask), scene=whole.scene[0])
+    assert np.isnan(part.endmembers[0][:, 5]).all() and (part.brightness[0] < 0.01).all()
+
+
+def test_saved_and_loaded(pipe, tmp_path):
+    inputs = tiny_inputs(size=(8, 8), ensemble_size=2, output_uncertainty=True)
+    scene = pipe(**inputs).scene[0]
+    loaded = SceneModel.load(scene.save(tmp_path / "scene.npz"))
+    outputs = [
+        pipe(
+            inputs["cube"],
+            num_inference_steps=2,
+            ensemble_size=2,
+            scene=one,
+            generator=torch.Generator().manual_seed(0),
+        ).abundances
+        for one in (scene, loaded)
+    ]
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_endmembers": 3}, "`num_endmembers` is part of `scene`"),
+        ({"ensemble_size": 2}, "`ensemble_size` is 2"),
+        ({"num_inference_steps": 3}, "`num_inference_steps` is 3"),
+        ({"strength": 0.5}, "`strength` is 0.5"),
+    ],
+)
+def test_contradictions(pipe, options, message):
+    inputs = tiny_inputs()
+    scene = pipe(**inputs).scene[0]
+    with pytest.raises(ValueError, match=message):
+        pipe(inputs["cube"], scene=scene, **({"num_inference_steps": 2} | options))
+    with pytest.raises(ValueError, match="23 bands"):
+        pipe(inputs["cube"][:, :, 1:], num_inference_steps=2, scene=scene)
