@@ -52,7 +52,7 @@ def propose(
         found["vca"] = _vertices(scene, generator)
     if "spa" in methods:
         rank = scene.num_endmembers
-        chosen = [successive_projections(points[:, :rank], rank) for points in (scene.unit, scene.smooth)]
+        chosen = [successive_projections(points, rank) for points in (scene.projected, scene.smooth[:, :rank])]
         found["spa"] = scene.unit[torch.cat(chosen)]
     if "minimum_volume" in methods:
         found["minimum_volume"] = _minimum_volumes(scene, found["vca"], generator)
@@ -77,10 +77,11 @@ def _archetypes(scene: ScenePoints, num_starts: int, generator: torch.Generator 
 
 
 def _vertices(scene: ScenePoints, generator: torch.Generator | None) -> torch.Tensor:
-    """Vertex components (S, R, K), found on unit-norm and on raw pixels."""
+    """Vertex components (S, R, K), found with brightness removed and with brightness left in."""
     rank = scene.num_endmembers
     found = [
-        vertex_components(points[:, :rank], rank, _VERTEX_STARTS, generator) for points in (scene.unit, scene.smooth)
+        vertex_components(points, rank, _VERTEX_STARTS, generator)
+        for points in (scene.projected, scene.smooth[:, :rank])
     ]
     return scene.unit[torch.cat(found)]
 
@@ -89,16 +90,16 @@ def _minimum_volumes(scene: ScenePoints, starts: torch.Tensor, generator: torch.
     """Soft minimum-volume simplices (S, R, K): with fixed brightness where pixels lie near a plane, and with free."""
     rank = scene.num_endmembers
     subset = _subset(len(scene.norm), _VOLUME_PIXELS, generator).to(scene.norm.device)
-    brightness = (scene.norm / scene.norm.mean())[:, None]
+    unit = scene.unit[:, :rank]
     found = []
-    for weight in (brightness, torch.ones_like(brightness)):
-        points = scene.unit[:, :rank] * weight
-        plane = torch.linalg.lstsq(points, torch.ones_like(weight)).solution[:, 0]
+    for points in (unit * (scene.norm / scene.norm.mean())[:, None], scene.projected):
+        plane = torch.linalg.lstsq(points, torch.ones_like(points[:, :1])).solution[:, 0]
+        scale = points.norm(dim=1)  # of the unit pixels, whose noise is known
         init = _largest_simplex(starts[..., :rank], plane)
         if init is None or (points @ plane - 1).square().mean() > 0.3**2:
             continue
         for share in _MODEL_ERRORS:
-            std = (scene.noise_var + (share * scene.model_error) ** 2).sqrt() * weight[:, 0]
+            std = (scene.noise_var + (share * scene.model_error) ** 2).sqrt() * scale
             simplex = minimum_volume(points[subset], init[None], plane, std[subset])[0]
             found.append(_complete(scene, simplex))
     return torch.stack(found) if found else starts[:0]

@@ -6,6 +6,8 @@ al., 2001) and minimum volume by maximum likelihood (after SISAL: Bioucas-Dias, 
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -66,83 +68,71 @@ def minimum_volume(
     init: torch.Tensor,
     plane: torch.Tensor,
     point_std: torch.Tensor | float,
-    outliers: float = 0.0,
-    anneal: int = 4,
-    newton: int = 8,
-    soft: float = 0.15,
+    softest: float = 0.15,
+    levels: int = 4,
+    steps: int = 8,
 ) -> torch.Tensor:
     """Minimum-volume simplex with soft facets: the maximum-likelihood simplex of pixels spread evenly over it.
 
     With `M = E^-1`, a pixel's coefficients are `b = x M`, and uniform abundances blurred by noise have about the
     log-likelihood `N log |det M| + sum_nr log Phi(b_nr / tau_nr)`: the hinge of SISAL made smooth, with the weight
-    that the noise says, and bounded so that outliers count little. The vertices lie on the plane `e . plane = 1`, that
-    is, `sum_r m_r = plane`. Newton steps with the absolute eigenvalues of the Hessian (the volume is not convex),
-    from soft facets to those that the noise says.
+    that the noise says. The vertices lie on the plane `e . plane = 1`, that is, `sum_r m_r = plane`. Newton steps with
+    the absolute eigenvalues of the Hessian (the volume is not convex), from soft facets to those that the noise says.
 
     Args:
         points: (N, R) coordinates in the signal subspace.
         init: (S, R, R) first endmembers, as rows.
-        plane: (R,) normal of the plane that holds the vertices, `e . plane = 1`.
+        plane: (R,) normal of the plane that holds the vertices.
         point_std: (N,) or scalar standard deviation of the points about the simplex: noise and model error.
-        outliers: share of the pixels that the simplex need not hold.
-        anneal: number of softness levels.
-        newton: Newton steps per level.
-        soft: softness that the levels begin with, and an upper bound, in units of the coefficients.
+        softest: tau at the first level, and its upper bound at all of them.
+        levels: number of levels, from soft to hard.
+        steps: Newton steps per level.
 
     Returns:
-        (S, R, R) endmembers, as rows.
+        (S, R, R) endmembers, as rows, in the dtype of `points`.
     """
-    x, d = points.double(), plane.double()
-    rank = x.shape[1]
+    x, normal, start = points.double(), plane.double(), init.double()
     std = torch.as_tensor(point_std, dtype=x.dtype, device=x.device).expand(len(x))
-    e = init.double()
-    m = torch.linalg.inv(e / (e @ d)[..., None].clamp_min(1e-9))  # columns m_r, [S, R, R]
-    ones = torch.ones(rank, 1, dtype=x.dtype, device=x.device)
-    null = torch.linalg.svd(ones)[0][:, 1:]  # [R, R-1]: changes that keep sum_r m_r
-    for level in torch.logspace(0, -2.5, anneal).tolist():
-        tau = (std[:, None] * m.norm(dim=1, keepdim=True)).clamp(soft * level, soft)  # [S, N, R]
-        for _ in range(newton):
-            m = _newton_step(x, m, tau, null, outliers)
-    return torch.linalg.inv(m)
+    inverse = torch.linalg.inv(start / (start @ normal)[..., None].clamp_min(1e-9))  # columns m_r, [S, R, R]
+    ones = torch.ones(x.shape[1], 1, dtype=x.dtype, device=x.device)
+    moves = torch.linalg.svd(ones)[0][:, 1:]  # [R, R-1]: changes that keep sum_r m_r
+    for level in torch.logspace(0, -2.5, levels).tolist():
+        # of b_nr, with |m_r| from the level before: if tau shrank with the simplex, a point would fit best
+        tau = (std[:, None] * inverse.norm(dim=1, keepdim=True)).clamp(softest * level, softest)  # [S, N, R]
+        for _ in range(steps):
+            inverse = _newton_step(x, inverse, tau, moves)
+    return torch.linalg.inv(inverse).to(points.dtype)
 
 
-def _log_hinge(z: torch.Tensor, outliers: float) -> torch.Tensor:
-    return torch.log((1 - outliers) * torch.special.ndtr(z) + outliers) if outliers else torch.special.log_ndtr(z)
-
-
-def _objective(x: torch.Tensor, m: torch.Tensor, tau: torch.Tensor, outliers: float) -> torch.Tensor:
+def _objective(x: torch.Tensor, m: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood per pixel, (S,)."""
-    return -torch.linalg.slogdet(m)[1] - _log_hinge((x @ m) / tau, outliers).sum(-1).mean(-1)
+    return -torch.linalg.slogdet(m)[1] - torch.special.log_ndtr((x @ m) / tau).sum(-1).mean(-1)
 
 
-def _newton_step(
-    x: torch.Tensor, m: torch.Tensor, tau: torch.Tensor, null: torch.Tensor, outliers: float
-) -> torch.Tensor:
+def _newton_step(x: torch.Tensor, m: torch.Tensor, tau: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
     """One Newton step on M with absolute curvature and backtracking, for every start on its own."""
     num_starts, rank, _ = m.shape
     z = (x @ m) / tau
-    log_phi = _log_hinge(z, outliers)
-    ratio = (1 - outliers) * torch.exp(-0.5 * z.square() - 0.9189385332046727 - log_phi)  # d log_phi / dz
-    weight = (ratio * (z + ratio)).clamp_min(0) / tau.square()
-    inverse = torch.linalg.inv(m)  # E, [S, R, R]
-    gradient = -inverse.transpose(1, 2) - x.T @ (ratio / tau) / len(x)  # [S, K, R]
-    hessian = torch.einsum("snr,nkl->srkl", weight, x[:, :, None] * x[:, None, :]) / len(x)
-    full = torch.einsum("srl,sqk->srkql", inverse, inverse).contiguous()  # -d2 log|det M| = tr(E dM E dM)
+    ratio = torch.exp(-0.5 * (z.square() + math.log(2 * math.pi)) - torch.special.log_ndtr(z))  # phi / Phi
+    curvature = (ratio * (z + ratio)).clamp_min(0) / tau.square()
+    e = torch.linalg.inv(m)
+    gradient = -e.transpose(1, 2) - x.T @ (ratio / tau) / len(x)  # [S, K, R]
+    hinge = torch.einsum("snr,nkl->srkl", curvature, x[:, :, None] * x[:, None, :]) / len(x)
+    hessian = torch.einsum("srl,sqk->srkql", e, e).contiguous()  # second derivative of -log|det M|: tr(E dM E dM)
     index = torch.arange(rank, device=x.device)
-    full[:, index, :, index, :] += hessian.transpose(0, 1)
-    reduced = torch.einsum("srkql,ra,qb->sakbl", full, null, null).reshape(num_starts, (rank - 1) * rank, -1)
-    slope = torch.einsum("skr,ra->sak", gradient, null).reshape(num_starts, -1)
+    hessian[:, index, :, index, :] += hinge.transpose(0, 1)
+    reduced = torch.einsum("srkql,ra,qb->sakbl", hessian, moves, moves).reshape(num_starts, (rank - 1) * rank, -1)
+    slope = torch.einsum("skr,ra->sak", gradient, moves).reshape(num_starts, -1, 1)
     values, vectors = torch.linalg.eigh(reduced)
     values = values.abs().clamp_min(1e-9 * values.abs().amax(1, keepdim=True))
-    step = -(vectors @ ((vectors.transpose(1, 2) @ slope[..., None]).squeeze(-1) / values)[..., None]).squeeze(-1)
-    move = torch.einsum("sak,ra->skr", step.reshape(num_starts, rank - 1, rank), null)
-    start = _objective(x, m, tau, outliers)
-    sign = torch.linalg.slogdet(m)[0]
+    step = -vectors @ (vectors.transpose(1, 2) @ slope / values[..., None])
+    move = torch.einsum("sak,ra->skr", step.reshape(num_starts, rank - 1, rank), moves)
+    before, sign = _objective(x, m, tau), torch.linalg.slogdet(m)[0]
     factor = torch.ones(num_starts, 1, 1, dtype=x.dtype, device=x.device)
     for _ in range(12):
         trial = m + factor * move
-        good = (_objective(x, trial, tau, outliers) <= start) & (torch.linalg.slogdet(trial)[0] == sign)
-        if good.all():
-            return trial
-        factor = torch.where(good[:, None, None], factor, 0.3 * factor)
-    return torch.where(good[:, None, None], trial, m)
+        better = (_objective(x, trial, tau) <= before) & (torch.linalg.slogdet(trial)[0] == sign)
+        if better.all():
+            break
+        factor = torch.where(better[:, None, None], factor, 0.3 * factor)
+    return torch.where(better[:, None, None], trial, m)

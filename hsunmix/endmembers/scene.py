@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from .subspace import SignalSubspace, box_mean, effective_noise, fit_subspace, wiener_smooth
 
 _EXTRA_DIMENSIONS = 3  # looked at beyond R: dark endmembers live there too, and they tell the model error
+_LEAST_COSINE = 0.1  # to the mean direction: materials of 46 simulated scenes keep above 0.7, noise lies anywhere
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,24 @@ class ScenePoints:
     def unit(self) -> torch.Tensor:
         """(N, K) smoothed coordinates of unit norm: brightness removed."""
         return self.smooth / self.norm[:, None]
+
+    @cached_property
+    def projected(self) -> torch.Tensor:
+        """(N, R) smoothed coordinates seen in perspective, `x / (x . axis)`: brightness removed, simplices kept flat.
+
+        Pixels on the unit sphere lie on a curved simplex, of which a face can bulge beyond the vertices; here every
+        simplex stays one, in the plane `x . axis = 1`. Pixels far off the axis, which would land anywhere, go to its
+        foot.
+        """
+        points = self.unit[:, : self.num_endmembers]
+        cosine = (points @ self.axis)[:, None]
+        return torch.where(cosine > _LEAST_COSINE, points / cosine, self.axis)
+
+    @cached_property
+    def axis(self) -> torch.Tensor:
+        """(R,) mean direction of the pixels, of unit norm."""
+        mean = self.unit[:, : self.num_endmembers].mean(0)
+        return mean / mean.norm().clamp_min(1e-30)
 
 
 def prepare_scene(

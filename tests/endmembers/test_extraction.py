@@ -9,9 +9,9 @@ from hsunmix.endmembers import extract_endmembers
 from hsunmix.endmembers.archetypes import archetypal_analysis
 from hsunmix.endmembers.candidates import propose
 from hsunmix.endmembers.geometric import minimum_volume, successive_projections, vertex_components
-from hsunmix.endmembers.scene import prepare_scene
+from hsunmix.endmembers.scene import ScenePoints, prepare_scene
 from hsunmix.endmembers.selection import rank_candidates
-from hsunmix.endmembers.subspace import box_mean, fit_subspace, wiener_smooth
+from hsunmix.endmembers.subspace import SignalSubspace, box_mean, fit_subspace, wiener_smooth
 from hsunmix.physics import spectral_angle
 
 METHODS = ["auto", "archetypes", "vca", "spa", "minimum_volume"]
@@ -65,8 +65,6 @@ def worst_angle(found: torch.Tensor, truth: torch.Tensor) -> float:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("brightness", [0.0, 0.2])
 def test_exact_simplex_is_recovered_where_pixels_are_pure(method, brightness):
-    if method == "spa" and brightness:
-        pytest.xfail("unit-norm pixels lie on a curved simplex: a perspective projection would keep it flat")
     spectra = make_spectra(4, 80)
     cube, _ = make_cube(spectra, brightness=brightness)
     found = extract_endmembers(cube, 4, generator=seeded(), method=method)
@@ -277,6 +275,33 @@ def test_smoothing_knows_how_much_noise_it_leaves():
     torch.testing.assert_close((smooth - 50).var(), left.mean(), rtol=0.35, atol=0)
     edges = 100 * torch.randn(64, 64, 2, generator=seeded(), dtype=torch.float64)
     torch.testing.assert_close(wiener_smooth(edges, valid)[0], edges, atol=0.5, rtol=0)
+
+
+def make_points(points: torch.Tensor) -> ScenePoints:
+    """A noise-free scene of given coordinates (N, R)."""
+    subspace = SignalSubspace(torch.eye(points.shape[1], dtype=points.dtype), torch.ones(points.shape[1]).double())
+    norm = points.norm(dim=1)
+    return ScenePoints(subspace, points, points, norm, torch.zeros_like(norm), 0.0, points.shape[1])
+
+
+def test_projection_removes_brightness_and_keeps_simplices_flat():
+    endmembers = torch.rand(3, 3, generator=seeded(), dtype=torch.float64) + 0.3 * torch.eye(3)
+    weights = torch.rand(200, 3, generator=seeded(1), dtype=torch.float64)
+    brightness = torch.rand(203, 1, generator=seeded(2), dtype=torch.float64) + 0.1
+    points = torch.cat([endmembers, weights @ endmembers])
+    projected = make_points(points).projected
+    torch.testing.assert_close(make_points(points * brightness).projected, projected)
+    coefficients = torch.linalg.solve(projected[:3].T, projected.T)
+    assert (coefficients > -1e-9).all()
+    torch.testing.assert_close(coefficients.sum(0), torch.ones(203, dtype=torch.float64))
+
+
+def test_projection_keeps_pixels_off_the_axis_from_exploding():
+    points = torch.rand(200, 3, generator=seeded(), dtype=torch.float64) + 0.5
+    points[:3] = torch.tensor([[1.0, -1.0, 1e-3], [-1.0, -1.0, -1.0], [1.0, 0.0, -1.0]])
+    scene = make_points(points)
+    assert scene.projected.norm(dim=1).max() < 2
+    torch.testing.assert_close(scene.projected @ scene.axis, torch.ones(200, dtype=torch.float64))
 
 
 def test_box_mean_leaves_masked_pixels_out():
