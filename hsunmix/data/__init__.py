@@ -4,6 +4,7 @@ from .bands import WATER_VAPOUR, outside_intervals, parse_intervals
 from .cube import Cube
 from .georeference import Georeference, OrthoGrid
 from .library import SpectralLibrary, read_library, write_library
+from .maps import MAP_FORMATS, MapLayer, write_layer
 from .readers import as_cube, open_cube, read_cube
 from .source import FunctionSource, PixelSource
 from .wavelengths import to_nanometers
@@ -13,7 +14,9 @@ __all__ = [
     "WATER_VAPOUR",
     "Cube",
     "FunctionSource",
+    "MAP_FORMATS",
     "Georeference",
+    "MapLayer",
     "OrthoGrid",
     "PixelSource",
     "SpectralLibrary",
@@ -28,6 +31,7 @@ __all__ = [
     "write_cube",
     "write_envi",
     "write_json",
+    "write_layer",
     "write_library",
     "write_npz",
 ]

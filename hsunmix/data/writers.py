@@ -15,10 +15,19 @@ import numpy as np
 
 from .wavelengths import to_nanometers
 
-__all__ = ["atomic_path", "write_cube", "write_envi", "write_envi_pair", "write_json", "write_npz"]
+__all__ = [
+    "GEOGRAPHIC_KEYS",
+    "atomic_path",
+    "header_lines",
+    "write_cube",
+    "write_envi",
+    "write_envi_pair",
+    "write_json",
+    "write_npz",
+]
 
 # What still holds for a map made from a cube: where it lies, not what its bands were.
-_GEOGRAPHIC_KEYS = (
+GEOGRAPHIC_KEYS = (
     "map info",
     "projection info",
     "coordinate system string",
@@ -69,7 +78,7 @@ def write_envi(
     if len(band_names) != array.shape[2]:
         raise ValueError(f"`band_names` has {len(band_names)} entries for {array.shape[2]} maps")
     header = _image_header(array) | {"band names": list(band_names)}
-    header |= {key: value for key, value in (metadata or {}).items() if key in _GEOGRAPHIC_KEYS}
+    header |= {key: value for key, value in (metadata or {}).items() if key in GEOGRAPHIC_KEYS}
     if not np.isfinite(array).all():
         header["data ignore value"] = "nan"
     return write_envi_pair(path, ".img", np.moveaxis(array, 2, 0), header)
@@ -103,7 +112,7 @@ def write_cube(
     if cube.ndim != 3 or cube.dtype.kind not in "fiu":
         raise ValueError(f"`cube` must be real numbers (H, W, B), got {cube.dtype} {cube.shape}")
     header = _image_header(cube)
-    header |= {key: value for key, value in (metadata or {}).items() if key in _GEOGRAPHIC_KEYS}
+    header |= {key: value for key, value in (metadata or {}).items() if key in GEOGRAPHIC_KEYS}
     lists: dict[str, Any] = {}
     if wavelengths is not None:
         lists["wavelength"], lists["fwhm"] = to_nanometers(wavelengths, None, fwhm)
@@ -137,10 +146,14 @@ def write_envi_pair(
             file.write(np.ascontiguousarray(plane, dtype="<f4").tobytes())
     header_path = stem.with_name(stem.name + ".hdr")
     fixed = {"header offset": 0, "data type": 4, "byte order": 0}
-    lines = ["ENVI", *(f"{key} = {_header_value(key, value)}" for key, value in ({**header, **fixed}).items())]
     with atomic_path(header_path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.write_text(header_lines({**header, **fixed}), encoding="utf-8")
     return header_path
+
+
+def header_lines(header: Mapping[str, Any]) -> str:
+    """The text of an ENVI header."""
+    return "\n".join(["ENVI", *(f"{key} = {_header_value(key, value)}" for key, value in header.items())]) + "\n"
 
 
 def _header_value(key: str, value: Any) -> str:

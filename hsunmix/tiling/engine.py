@@ -106,7 +106,7 @@ class TiledUnmixing:
             sample = sample_scene(self.cube)
         with self._timed("scene"):
             options = dict(self.options.scene) | dict(self.options.sampler)
-            output = self.pipe(sample, **options, generator=self._generator())
+            output: Any = self.pipe(sample, **options, generator=self._generator())
             found = {name: getattr(output, name) for name in _SCENE_FIELDS}
             first = {name: None if value is None else value[0] for name, value in found.items()}
             limit = residual_limit(output.residual[0], output.noise[0])
@@ -150,7 +150,7 @@ class TiledUnmixing:
         if not windows:
             return
         with self._timed("unmix"), _naming(*windows):
-            output = self.pipe(
+            output: Any = self.pipe(
                 list(windows.values()),
                 **self.options.sampler,
                 scene=scene,

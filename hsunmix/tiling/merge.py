@@ -33,13 +33,13 @@ def merge_tiles(plan: TilePlan, store: TileStore, num_channels: int, path: Path)
         OSError: a tile is missing, or the disk is full.
     """
     shape = (plan.height, plan.width, num_channels)
-    merged = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     block = max(1, min(plan.size - plan.overlap, _BLOCK_VALUES // (plan.width * num_channels)))
-    for first in range(0, plan.height, block):
-        last = min(first + block, plan.height)
-        merged[first:last] = _blend_rows(plan, store, num_channels, first, last)
-    merged.flush()
-    del merged
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with open(path, "wb") as file:  # written, not mapped: a full disk is an error that can be told, not a signal
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, plan.height, block):
+            rows = _blend_rows(plan, store, num_channels, first, min(first + block, plan.height))
+            file.write(rows.astype("<f4").tobytes())
     return np.load(path, mmap_mode="r")
 
 

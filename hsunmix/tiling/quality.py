@@ -25,7 +25,7 @@ def saturated_pixels(data: np.ndarray, band_mask: np.ndarray, saturation: float 
     """
     limit = min(saturation * (1 - 1e-6), _BRIGHTEST)
     with np.errstate(invalid="ignore"):
-        return (data[:, :, band_mask] >= limit).any(axis=2)
+        return np.any(data[:, :, band_mask] >= limit, axis=2)
 
 
 def residual_limit(residual: np.ndarray, noise: np.ndarray) -> float:

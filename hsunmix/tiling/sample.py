@@ -6,6 +6,7 @@ What is estimated from it (endmembers, noise, brightness) depends on the scene a
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -36,19 +37,20 @@ def sample_scene(cube: Cube, max_pixels: int = 160 * 160) -> Cube:
     if height * width <= max_pixels:
         whole = cube.window(slice(None), slice(None))
         return _checked(Cube(whole.data, **_about(cube)), cube)
-    down, across = _grid(height, width, max_pixels // PATCH**2)
-    rows = _starts(height, down)
-    columns = _starts(width, across)
-    step = PATCH + GUTTER
-    mosaic = np.full((len(rows) * step - GUTTER, len(columns) * step - GUTTER, bands), np.nan, np.float32)
+    patch = (min(PATCH, height), min(PATCH, width))
+    down, across = _grid((height, width), patch, max_pixels // (patch[0] * patch[1]))
+    rows, columns = _starts(height, patch[0], down), _starts(width, patch[1], across)
+    steps = (patch[0] + GUTTER, patch[1] + GUTTER)
+    mosaic = np.full((down * steps[0] - GUTTER, across * steps[1] - GUTTER, bands), np.nan, np.float32)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            patch = cube.window(slice(row, row + PATCH), slice(column, column + PATCH)).data
-            mosaic[i * step : i * step + patch.shape[0], j * step : j * step + patch.shape[1]] = patch
+            window = cube.window(slice(row, row + patch[0]), slice(column, column + patch[1]))
+            top, left = i * steps[0], j * steps[1]
+            mosaic[top : top + patch[0], left : left + patch[1]] = window.data
     return _checked(Cube(mosaic, **_about(cube)), cube)
 
 
-def _about(cube: Cube) -> dict[str, object]:
+def _about(cube: Cube) -> dict[str, Any]:
     return {key: getattr(cube, key) for key in ("wavelengths", "fwhm", "band_mask", "scale", "path", "name")}
 
 
@@ -59,15 +61,14 @@ def _checked(sample: Cube, cube: Cube) -> Cube:
     return sample
 
 
-def _grid(height: int, width: int, patches: int) -> tuple[int, int]:
+def _grid(scene: tuple[int, int], patch: tuple[int, int], count: int) -> tuple[int, int]:
     """Numbers of patches down and across, about as far from each other in both directions."""
-    most_down, most_across = max(height // PATCH, 1), max(width // PATCH, 1)
-    down = min(max(round(math.sqrt(patches * height / width)), 1), most_down)
-    across = min(max(patches // down, 1), most_across)
-    return min(max(patches // across, 1), most_down), across
+    most = (scene[0] // patch[0], scene[1] // patch[1])
+    down = min(max(round(math.sqrt(count * scene[0] / scene[1])), 1), most[0])
+    across = min(max(count // down, 1), most[1])
+    return min(max(count // across, 1), most[0]), across
 
 
-def _starts(length: int, count: int) -> list[int]:
+def _starts(length: int, size: int, count: int) -> list[int]:
     """First pixels of `count` patches, each in the middle of its share of the length."""
-    size = min(PATCH, length)
     return [min(int((k + 0.5) * length / count - size / 2), length - size) for k in range(count)]

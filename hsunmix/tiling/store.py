@@ -43,6 +43,10 @@ class TileStore:
         """Whether there is an unfinished run."""
         return self._settings.is_file()
 
+    def settings(self) -> dict[str, Any] | None:
+        """Settings of the unfinished run, or None where there is none."""
+        return json.loads(self._settings.read_text(encoding="utf-8")) if self.exists() else None
+
     def begin(self, settings: Mapping[str, Any], resume: bool) -> None:
         """Open the folder for a run with these settings.
 
@@ -54,8 +58,8 @@ class TileStore:
             ValueError: the run that is there had other settings.
         """
         plain = json.loads(json.dumps(settings, default=str))
-        if resume and self.exists():
-            known = json.loads(self._settings.read_text(encoding="utf-8"))
+        known = self.settings()
+        if resume and known is not None:
             differing = [key for key in {**known, **plain} if known.get(key) != plain.get(key)]
             if differing:
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Pictures of cubes and of unmixing results, as matplotlib figures that need no display."""
 
-from .composite import color_composite, plot_composite
+from .composite import color_composite, plot_composite, plot_preview, scene_preview
+from .html import write_report
 from .maps import plot_abundances, plot_residual
 from .report import save_figures
 from .spectra import plot_endmembers
@@ -10,6 +11,9 @@ __all__ = [
     "plot_abundances",
     "plot_composite",
     "plot_endmembers",
+    "plot_preview",
     "plot_residual",
     "save_figures",
+    "scene_preview",
+    "write_report",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .style import INK, bare_axes, new_figure, panel_size
 
-__all__ = ["color_composite", "plot_composite"]
+if TYPE_CHECKING:
+    from ..data import Cube
+
+__all__ = ["color_composite", "plot_composite", "plot_preview", "scene_preview", "stretched"]
 
 _TRUE_COLOR = (640.0, 550.0, 460.0)  # nm
 _GREY = 0.77
@@ -40,7 +43,12 @@ def color_composite(
     if cube.ndim != 3:
         raise ValueError(f"`cube` must have the shape (H, W, B), got {cube.shape}")
     bands, _ = _choose_bands(cube.shape[2], wavelengths, band_mask)
-    image = cube[:, :, bands].astype(np.float32)
+    return stretched(cube[:, :, bands], percentiles, gamma)
+
+
+def stretched(image: np.ndarray, percentiles: tuple[float, float] = (2.0, 98.0), gamma: float = 0.8) -> np.ndarray:
+    """Three bands (H, W, 3) in any unit as colours in [0, 1]; pixels with NaN become grey."""
+    image = image.astype(np.float32)
     missing = ~np.isfinite(image).all(axis=2)
     if missing.all():
         return np.full(image.shape, _GREY, np.float32)
@@ -80,15 +88,52 @@ def plot_composite(
     Returns:
         `matplotlib.figure.Figure`.
     """
-    image = color_composite(cube, wavelengths, band_mask)
     bands, natural = _choose_bands(cube.shape[2], wavelengths, band_mask)
+    shown = _band_labels(bands, natural, wavelengths)
+    return plot_preview(color_composite(cube, wavelengths, band_mask), shown, title)
+
+
+def _band_labels(bands: list[int], natural: bool, wavelengths: np.ndarray | None) -> str:
+    shown = [f"band {band + 1}" if wavelengths is None else f"{wavelengths[band]:.0f} nm" for band in bands]
+    return f"{'true' if natural else 'false'} colour: {', '.join(shown)}"
+
+
+def scene_preview(cube: Cube, step: int = 1) -> tuple[np.ndarray, str]:
+    """A colour picture of a scene that may still be in its file; reads a block of rows at a time.
+
+    Args:
+        cube: the scene.
+        step: every so many rows and columns.
+
+    Returns:
+        (h, w, 3) colours in [0, 1], and which bands they show.
+    """
+    bands, natural = _choose_bands(cube.num_bands, cube.wavelengths, cube.band_mask)
+    parts = []
+    block = step * max(1, 64 // step)
+    for first in range(0, cube.shape[0], block):
+        window = cube.window(slice(first, first + block), slice(None))
+        part = window.data[::step, ::step, bands]
+        parts.append(np.where(window.nodata_mask[::step, ::step, None], np.float32(np.nan), part))
+    return stretched(np.concatenate(parts)), _band_labels(bands, natural, cube.wavelengths)
+
+
+def plot_preview(image: np.ndarray, bands: str, title: str = "") -> Any:
+    """A colour picture as a figure that says which bands it shows.
+
+    Args:
+        image: (H, W, 3) colours in [0, 1].
+        bands: put below the picture.
+        title: put above the picture.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
     panel = panel_size(image.shape[0], image.shape[1], longest=4.2)
     figure = new_figure(panel[0] + 0.2, panel[1] + 0.7)
     axes = figure.subplots()
     axes.imshow(image, interpolation="nearest")
     bare_axes(axes)
-    kind = "True colour" if natural else "False colour"
-    axes.set_title(title or kind, fontsize=11, color=INK)
-    shown = [f"band {band + 1}" if wavelengths is None else f"{wavelengths[band]:.0f} nm" for band in bands]
-    axes.set_xlabel(f"{kind if title else 'red, green, blue'}: {', '.join(shown)}", fontsize=8, color=INK)
+    axes.set_title(title or bands.split(":")[0].capitalize(), fontsize=11, color=INK)
+    axes.set_xlabel(bands[0].upper() + bands[1:] if title else bands.split(": ")[-1], fontsize=8, color=INK)
     return figure

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data import atomic_path
-from .composite import plot_composite
+from .composite import plot_composite, plot_preview
 from .maps import plot_abundances, plot_residual
 from .spectra import plot_endmembers
 
@@ -26,6 +26,8 @@ def save_figures(
     *,
     residual: np.ndarray | None = None,
     cube: np.ndarray | None = None,
+    preview: np.ndarray | None = None,
+    preview_bands: str = "",
     band_mask: np.ndarray | None = None,
     abundance_uncertainty: np.ndarray | None = None,
     endmember_uncertainty: np.ndarray | None = None,
@@ -45,6 +47,8 @@ def save_figures(
         names: R names.
         residual: (H, W) reconstruction error.
         cube: (H, W, B) for the colour composite.
+        preview: (h, w, 3) colour composite, from `scene_preview`, where the cube is too large for `cube`.
+        preview_bands: which bands it shows.
         band_mask: (B,) bool, True = good band; bad bands are left out of composite and spectra.
         abundance_uncertainty: (H, W, R) standard deviations.
         endmember_uncertainty: (R, B) standard deviations.
@@ -73,6 +77,8 @@ def save_figures(
         figures["residual.png"] = plot_residual(residual)
     if cube is not None:
         figures["composite.png"] = plot_composite(cube, wavelengths, band_mask, title)
+    elif preview is not None:
+        figures["composite.png"] = plot_preview(preview, preview_bands, title)
     return [save_figure(figure, folder / name) for name, figure in figures.items()]
 
 
