@@ -34,6 +34,7 @@ class Evidence:
         brightness: (N,) `sum b`.
         misfit: (N,) natural logarithm of residual rms over noise, both weighted; 0 where the model fits perfectly.
         noise_std: (B,) effective noise: sensor noise and model error together.
+        band_std: (B,) what weighs the bands in `gram` and `rhs`: the model error counts more there.
     """
 
     gram: torch.Tensor
@@ -45,6 +46,7 @@ class Evidence:
     brightness: torch.Tensor
     misfit: torch.Tensor
     noise_std: torch.Tensor
+    band_std: torch.Tensor
 
     def maps(self, valid: torch.Tensor) -> torch.Tensor:
         """The evidence as input maps of the networks, each about in [-1, 1].
@@ -144,6 +146,7 @@ def gather_evidence(
         brightness=total.to(dtype),
         misfit=0.5 * chi2.clamp_min(1.0).log(),
         noise_std=(noise_std.square() + _BANDS_PER_ERROR * excess).sqrt(),
+        band_std=effective,
     )
 
 

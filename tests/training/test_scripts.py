@@ -1,66 +1,144 @@
-"""The training scripts, run as a user runs them: they train, resume exactly, keep the limit, and fit together."""
+"""The training as a user runs it: every stage lowers its loss, resumes exactly, and the pieces make a pipeline."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from hsunmix import SemiBlindUnmixingPipeline
+from hsunmix.cli.main import main
 from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
 
 TRAINING = Path(__file__).parents[2] / "training"
 SMALL = "--size 12 --max_endmembers 3 --train_batch_size 1 --dataloader_num_workers 0 --validation_batches 1".split()
+ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 
 
-def launch(script, folder, *options):
-    """Run a training script in a process of its own."""
-    command = [sys.executable, TRAINING / script, "--output_dir", folder, *SMALL, *map(str, options)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+def launch(script, folder, *options, ranks=1):
+    """Run a training script in processes of its own."""
+    start = [sys.executable]
+    if ranks > 1:
+        start += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--dynamo_backend", "no"]
+        start += ["--mixed_precision", "no", "--num_processes", str(ranks)]
+    command = [*start, TRAINING / script, "--output_dir", folder, *SMALL, *map(str, options)]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
+    """The tiny recipe, run whole by the command line."""
     root = tmp_path_factory.mktemp("training")
-    steps = ("--max_train_steps", 4, "--checkpointing_steps", 2, "--checkpoints_total_limit", 2)
-    launch("train_hybrid_stu.py", root / "encoder", "--max_train_steps", 2)
-    launch("train_abundance_diffusion.py", root / "maps", "--encoder", root / "encoder", "--max_train_steps", 2)
-    launch("train_endmember_diffusion.py", root / "spectra", *steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        assert main(["train", "--config", "tiny", "-o", str(root), "-q"]) == 0
     return root
 
 
-def test_networks_come_out_trained_and_finite(trained):
-    networks = {HybridSTU: "encoder", ResUNet2D: "maps", ResUNet1D: "spectra"}
-    for network, folder in networks.items():
-        model = network.from_pretrained(trained / folder)
-        assert all(torch.isfinite(p).all() for p in model.parameters())
-        assert (trained / folder / "validation.jsonl").read_text().count("\n") == 1
-        torch.manual_seed(0)
-        fresh = network()
-        assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
+def validation(folder):
+    return [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
 
 
-def test_resumed_run_equals_the_uninterrupted_one_and_the_limit_holds(trained, tmp_path):
-    folder = tmp_path / "spectra"
-    shutil.copytree(trained / "spectra" / "checkpoint-2", folder / "checkpoint-2")
-    steps = ("--max_train_steps", 4, "--checkpointing_steps", 1, "--checkpoints_total_limit", 1)
-    launch("train_endmember_diffusion.py", folder, *steps, "--resume_from_checkpoint", "latest")
-    resumed = ResUNet1D.from_pretrained(folder).state_dict()
-    for name, value in ResUNet1D.from_pretrained(trained / "spectra").state_dict().items():
-        torch.testing.assert_close(resumed[name], value, msg=name)
-    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-4"]
+@pytest.mark.parametrize("stage", ["encoder", "spectra", "maps", "joint"])
+def test_every_stage_is_validated_on_held_out_materials(trained, stage):
+    records = validation(trained / stage)
+    assert records[-1]["step"] == (10 if stage == "joint" else 20)
+    assert all(np.isfinite(value) for record in records for value in record.values())
 
 
-def test_the_three_make_a_pipeline_that_unmixes(trained, tmp_path):
-    from hsunmix import SemiBlindUnmixingPipeline
+def test_joint_training_changes_all_three_networks(trained):
+    parts = {HybridSTU: "encoder", ResUNet2D: "unet", ResUNet1D: "endmember_unet"}
+    before = {HybridSTU: "encoder", ResUNet2D: "maps", ResUNet1D: "spectra"}
+    for network, folder in parts.items():
+        joint = network.from_pretrained(trained / "joint" / folder).state_dict()
+        stagewise = network.from_pretrained(trained / before[network]).state_dict()
+        assert all(torch.isfinite(value).all() for value in joint.values())
+        assert any(not torch.equal(joint[name], stagewise[name]) for name in joint)
 
-    parts = ["--encoder", trained / "encoder", "--unet", trained / "maps", "--endmember_unet", trained / "spectra"]
-    command = [sys.executable, TRAINING / "assemble_pipeline.py", *parts, "--output_dir", tmp_path / "pipeline"]
-    subprocess.run(command, check=True, timeout=200)
-    pipe = SemiBlindUnmixingPipeline.from_pretrained(tmp_path / "pipeline")
+
+def test_recipe_leaves_a_pipeline_with_its_facts_and_scores(trained):
+    pipe = SemiBlindUnmixingPipeline.from_pretrained(trained / "pipeline")
     out = pipe(torch.rand(8, 8, 40), num_endmembers=3, generator=torch.Generator().manual_seed(0))
     assert out.abundances.shape == (1, 8, 8, 3)
+    scores = json.loads((trained / "validation.json").read_text())
+    assert {score["pipeline"] for score in scores} == {"stagewise", "joint"} and len(scores) == 12
+    assert "| joint | perturbed | 10 dB |" in (trained / "validation.md").read_text()
+    facts = json.loads((trained / "pipeline" / "training.json").read_text())
+    assert facts["recipe"] == "tiny" and [stage["name"] for stage in facts["stages"]][-1] == "joint"
+    assert str(trained) not in (trained / "pipeline" / "unet" / "config.json").read_text()
+
+
+def test_finished_stages_are_not_trained_again(trained, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("a finished stage was started again"))
+    assert main(["train", "--config", "tiny", "-o", str(trained), "-q"]) == 0
+
+
+def test_resumed_run_equals_the_uninterrupted_one_and_the_limit_holds(tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    steps = ("--max_train_steps", 4, "--checkpointing_steps", 2, "--checkpoints_total_limit", 2)
+    launch("train_endmember_diffusion.py", whole, *steps)
+    shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
+    steps = ("--max_train_steps", 4, "--checkpointing_steps", 1, "--checkpoints_total_limit", 1)
+    launch("train_endmember_diffusion.py", resumed, *steps, "--resume_from_checkpoint", "latest")
+    expected = ResUNet1D.from_pretrained(whole).state_dict()
+    for name, value in ResUNet1D.from_pretrained(resumed).state_dict().items():
+        torch.testing.assert_close(value, expected[name], msg=name)
+    assert [path.name for path in resumed.glob("checkpoint*")] == ["checkpoint-4"]
+
+
+def test_two_ranks_end_with_the_same_parameters(tmp_path):
+    """Rank 0 saves; a second rank that drifted would show as soon as both save."""
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        "import sys, torch, hsunmix.training.loop as loop\n"
+        "from accelerate import PartialState\n"
+        "from hsunmix.training.scripts import train_hybrid_stu\n"
+        "save = loop._save\n"
+        "def save_all(accelerator, args, model, ema, step):\n"
+        "    save(accelerator, args, model, ema, step)\n"
+        "    rank = PartialState().process_index\n"
+        "    torch.save(accelerator.unwrap_model(model).state_dict(), args.output_dir / f'rank{rank}.pt')\n"
+        "loop._save = save_all\n"
+        "train_hybrid_stu(sys.argv[1:])\n"
+    )
+    launch(probe, tmp_path / "out", "--max_train_steps", 3, ranks=2)
+    first, second = (torch.load(tmp_path / "out" / f"rank{r}.pt", weights_only=True) for r in (0, 1))
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_labelled_patches_are_trained_on(tmp_path):
+    rng = np.random.default_rng(0)
+    abundances = rng.dirichlet([0.5] * 3, (16, 14))
+    endmembers = rng.uniform(0.1, 0.9, (3, 40))
+    np.save(tmp_path / "scene.npy", abundances @ endmembers)
+    np.savez(tmp_path / "scene_reference.npz", abundances=abundances, endmembers=endmembers)
+    options = ("--labelled", tmp_path / "scene.npy", "--labelled_fraction", 1.0, "--max_train_steps", 30)
+    launch("train_hybrid_stu.py", tmp_path / "out", *options, "--validation_steps", 30)
+    assert HybridSTU.from_pretrained(tmp_path / "out").config.hidden_channels == 32
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        (None, "no configuration 'nothing'"),
+        ("stages: []", "needs `stages`"),
+        ("stages: [{name: a, script: b}]\npipelines: {p: {}}", "Stage 'a'"),
+        ("stages: [{name: a, script: abundance_diffusion, encoder: z}]\npipelines: {p: {}}", "no earlier stage"),
+        ("stages: [{name: a, script: hybrid_stu}]\npipelines: {p: {encoder: a}}", "Pipeline 'p'"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path, capsys, content, message):
+    config = "nothing"
+    if content is not None:
+        (tmp_path / "recipe.yaml").write_text(content)
+        config = str(tmp_path / "recipe.yaml")
+    assert main(["train", "--config", config, "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err

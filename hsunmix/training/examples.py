@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch.utils.data import Dataset
 
-from hsunmix.data import read_library
-from hsunmix.endmembers import extract_endmembers
-from hsunmix.endmembers.geometric import vertex_components
-from hsunmix.models import ResUNet1D
-from hsunmix.physics import Evidence, endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
-from hsunmix.simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
+from ..data import read_library
+from ..endmembers import extract_endmembers
+from ..endmembers.geometric import vertex_components
+from ..models import ResUNet1D
+from ..physics import Evidence, endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
+from ..simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
+from .labelled import LabelledScenes
+from .real_maps import RealMaps
 
 
 def load_libraries(paths: Sequence[str], held_out: bool = False) -> list[LibrarySpectra]:
@@ -50,6 +51,7 @@ class ExampleConfig:
         max_contamination: largest share of foreign materials in an endmember, as extraction leaves it.
         no_wavelengths_fraction: share of batches without wavelengths.
         real_maps_fraction: share of scenes mixed from the maps of real scenes, where there are any.
+        labelled_fraction: share of batches that are patches of labelled scenes, where there are any.
     """
 
     batch_size: int = 4
@@ -62,47 +64,7 @@ class ExampleConfig:
     max_contamination: float = 0.2
     no_wavelengths_fraction: float = 0.2
     real_maps_fraction: float = 0.3
-
-
-class RealMaps:
-    """Abundance and brightness maps unmixed from real scenes (`make_maps.py`), cropped, flipped and turned at random.
-
-    Args:
-        paths: `.npz` files with `abundances` (H, W, R) and `brightness` (H, W).
-    """
-
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self.scenes: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        for path in sorted(paths):
-            with np.load(path, allow_pickle=False) as arrays:
-                abundances, brightness = (torch.from_numpy(arrays[k]).float() for k in ("abundances", "brightness"))
-            self.scenes.setdefault(abundances.shape[-1], []).append((abundances, brightness))
-
-    def draw(self, count: int, size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Arguments of the simulator: `abundances` (size, size, count) and relative `brightness` (size, size).
-
-        Returns:
-            Empty if no scene has `count` endmembers.
-        """
-        if count not in self.scenes:
-            return {}
-
-        def integer(high: int) -> int:
-            return int(torch.randint(high, (), generator=generator))
-
-        abundances, brightness = self.scenes[count][integer(len(self.scenes[count]))]
-        both = torch.cat([abundances, brightness[..., None]], dim=-1).permute(2, 0, 1)  # [R + 1, H, W]
-        missing = [max(0, size - n) for n in both.shape[1:]]
-        both = torch.nn.functional.pad(both, (0, missing[1], 0, missing[0]), mode="reflect")
-        top, left = (integer(n - size + 1) for n in both.shape[1:])
-        both = both[:, top : top + size, left : left + size]
-        if integer(2):
-            both = both.flip(1)
-        both = torch.rot90(both, integer(4), (1, 2))
-        maps = both[:-1][torch.randperm(count, generator=generator)].clamp_min(0) + 1e-6
-        maps = maps / maps.sum(0)
-        relative = (both[-1] / both[-1].median().clamp_min(1e-6)).clamp_min(0.02).contiguous()
-        return {"abundances": maps.permute(1, 2, 0), "brightness": relative}
+    labelled_fraction: float = 0.5
 
 
 class SimulatedExamples(Dataset):
@@ -115,6 +77,7 @@ class SimulatedExamples(Dataset):
         length: number of batches.
         real_maps: mixed into the stream.
         endmember_unet: trained ResUNet1D; the evidence that the maps are refined with then comes from its endmembers.
+        labelled: scenes with references, whose patches are mixed into the stream.
     """
 
     def __init__(
@@ -125,9 +88,10 @@ class SimulatedExamples(Dataset):
         length: int,
         real_maps: RealMaps | None = None,
         endmember_unet: ResUNet1D | None = None,
+        labelled: LabelledScenes | None = None,
     ) -> None:
         self.simulator, self.config, self.seed, self.length = simulator, config, seed, length
-        self.real_maps, self.endmember_unet = real_maps, endmember_unet
+        self.real_maps, self.endmember_unet, self.labelled = real_maps, endmember_unet, labelled
 
     def __len__(self) -> int:
         return self.length
@@ -135,22 +99,31 @@ class SimulatedExamples(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | None]:
         config = self.config
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        low, high = config.num_endmembers
-        num_endmembers = int(torch.randint(low, high + 1, (), generator=generator))
-        sensor = random_sensor(generator)
-        known = bool(torch.rand((), generator=generator) >= config.no_wavelengths_fraction)
-        wavelengths = sensor.wavelengths.float() if known else None
-        rows = []
-        for _ in range(config.batch_size):
-            real = {}
-            if self.real_maps is not None and torch.rand((), generator=generator) < config.real_maps_fraction:
-                real = self.real_maps.draw(num_endmembers, config.size, generator)
-            size = {} if real else {"num_endmembers": num_endmembers, "height": config.size, "width": config.size}
-            scene = self.simulator(generator, sensor=sensor, **size, **real)
-            rows.append(make_example(scene, generator, config, wavelengths, self.endmember_unet))
+        if self.labelled is not None and torch.rand((), generator=generator) < config.labelled_fraction:
+            scenes = self.labelled.draw(config.batch_size, config.size, generator)
+            wavelengths = scenes[0].wavelengths
+        else:
+            scenes, wavelengths = self._simulate(generator)
+        if torch.rand((), generator=generator) < config.no_wavelengths_fraction:
+            wavelengths = None
+        rows = [make_example(scene, generator, config, wavelengths, self.endmember_unet) for scene in scenes]
         batch: dict = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        batch["wavelengths"] = None if wavelengths is None else wavelengths.expand(len(rows), -1).contiguous()
+        batch["wavelengths"] = None if wavelengths is None else wavelengths.float().expand(len(rows), -1).contiguous()
         return batch
+
+    def _simulate(self, generator: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
+        """Scenes of one sensor, size and number of endmembers, and the sensor's wavelengths (B,)."""
+        config = self.config
+        low, high = config.num_endmembers
+        count = int(torch.randint(low, high + 1, (), generator=generator))
+        sensor = random_sensor(generator)
+        scenes = []
+        for _ in range(config.batch_size):
+            fixed: dict[str, Any] = {"num_endmembers": count, "height": config.size, "width": config.size}
+            if self.real_maps is not None and torch.rand((), generator=generator) < config.real_maps_fraction:
+                fixed = self.real_maps.draw(count, config.size, generator) or fixed
+            scenes.append(self.simulator(generator, sensor=sensor, **fixed))
+        return scenes, sensor.wavelengths.float()
 
 
 def make_example(
@@ -167,13 +140,17 @@ def make_example(
         start after one closed-form step onto the data and that step's standard deviation, the truth; `evidence` and
         `refined_evidence` (R, 4, H, W) of the start and of the refined endmembers, for the latter also the normal
         equations `gram` (R, R), `rhs` (N, R), `confidence` and `brightness` (N,); `abundances` (R, H, W), the truth;
-        `statistics` (R, 5) at the start.
+        `statistics` (R, 5) at the start; and scalars: `counted`, abundances count endmembers of equal maximum;
+        `fixed`, the endmembers are known exactly and stay; `brightness_precision`, 0 where brightness is free.
     """
     pixels = scene.cube.flatten(0, 1)
     valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
     truth, abundances = scene.endmembers, scene.abundances  # [R, B], [H, W, R]
-    counted = bool(torch.rand((), generator=generator) < 0.5)
-    if counted:  # abundances per endmember of maximum 1
+    referenced = bool(scene.brightness.isnan().any())  # a reference says itself how it counts
+    counted = referenced or bool(torch.rand((), generator=generator) < 0.5)
+    if referenced:
+        truth = truth / truth.amax(1, keepdim=True).clamp_min(1e-3)
+    elif counted:  # abundances per endmember of maximum 1
         peak = truth.amax(1).clamp_min(1e-3)
         truth = truth / peak[:, None]
         abundances = abundances * peak
@@ -199,8 +176,8 @@ def make_example(
     moved, moved_std = endmember_step(
         pixels, start.scaled_abundances, start.noise_std, coarse, 0.05 * scale.expand_as(coarse)
     )
-    refined = start
-    if not given or torch.rand((), generator=generator) < 0.15:  # else the user has fixed them
+    refined, fixed = start, given and bool(torch.rand((), generator=generator) < 0.85)
+    if not fixed:
         if endmember_unet is None:  # off by about as much as the closed-form step
             better, error = moved, (moved - truth).square().mean(1, keepdim=True).sqrt()
             better_std = (error * (0.3 * torch.randn(error.shape, generator=generator)).exp()).expand_as(moved)
@@ -223,6 +200,9 @@ def make_example(
         "brightness": refined.brightness,
         "abundances": abundances.permute(2, 0, 1),
         "statistics": start.statistics(),
+        "counted": torch.tensor(counted),
+        "fixed": torch.tensor(fixed),
+        "brightness_precision": torch.tensor(precision, dtype=torch.float64),
     }
 
 

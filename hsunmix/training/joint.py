@@ -1,0 +1,151 @@
+"""Joint training: the three networks end to end through a few unrolled steps of the sampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..models import HybridSTU, ResUNet1D, ResUNet2D, laplace_nll, spectral_angle_loss
+from ..models.layers import schedule_at
+from ..physics import estimate_noise, gather_evidence
+from .losses import Losses, consistent_maps, endmember_inputs
+
+
+class JointModel(nn.Module):
+    """The three networks as one module, so that one optimiser, one EMA and one process group serve them.
+
+    Args:
+        encoder: `HybridSTU`.
+        unet: `ResUNet2D`.
+        endmember_unet: `ResUNet1D`.
+    """
+
+    def __init__(self, encoder: HybridSTU, unet: ResUNet2D, endmember_unet: ResUNet1D) -> None:
+        super().__init__()
+        self.encoder, self.unet, self.endmember_unet = encoder, unet, endmember_unet
+
+    @classmethod
+    def from_pretrained(cls, encoder: Path | str, unet: Path | str, endmember_unet: Path | str) -> JointModel:
+        """Load the three from their folders."""
+        return cls(
+            HybridSTU.from_pretrained(encoder),
+            ResUNet2D.from_pretrained(unet),
+            ResUNet1D.from_pretrained(endmember_unet),
+        )
+
+    def save_pretrained(self, folder: str) -> None:
+        """Each network in a folder of its own: `encoder`, `unet`, `endmember_unet`."""
+        for name in ("encoder", "unet", "endmember_unet"):
+            getattr(self, name).save_pretrained(str(Path(folder) / name))
+
+    def forward(self, batch: dict, num_steps: int) -> list[tuple[torch.Tensor, ...]]:
+        """Run the deterministic sampler and keep what it predicts on its way.
+
+        Args:
+            batch: of `SimulatedExamples`.
+            num_steps: DDIM steps.
+
+        Returns:
+            For every step: predicted maps and their log error (N, R, H, W), in units of the sample; abundances after
+            the A-step (N, R, H, W); predicted spectra and their log error (N, R, B), in units of the sample; the
+            endmembers (N, R, B). First the coarse abundances and their log error.
+        """
+        coarse, coarse_log_std = self.encoder(
+            batch["cube"], batch["coarse_endmembers"], batch["evidence"], batch["wavelengths"], return_dict=False
+        )
+        scale, _, conditions = endmember_inputs(batch)
+        length = self.unet.config.num_train_timesteps
+        timesteps = [length - 1 - (length * k) // num_steps for k in range(num_steps)]
+        maps, spectra = torch.zeros_like(coarse, dtype=torch.float32), torch.zeros_like(conditions[0])
+        passed: list[tuple[torch.Tensor, ...]] = [(coarse, coarse_log_std)]
+        for step, t in enumerate(timesteps):
+            lines, lines_log_std = (x.float() for x in self.endmember_unet(spectra, t, *conditions, return_dict=False))
+            endmembers = self._endmembers(lines, scale, batch)
+            data = normal_equations(batch, endmembers, lines_log_std.exp() / 2 * scale)
+            clean, log_std = (
+                x.float()
+                for x in self.unet(maps, t, coarse.detach(), coarse_log_std.detach(), data["maps"], return_dict=False)
+            )
+            abundances = consistent_maps((clean + 1) / 2, log_std.exp() / 2, data)
+            passed.append((clean, log_std, abundances, lines, lines_log_std, endmembers))
+            if step + 1 < num_steps:
+                following = timesteps[step + 1]
+                maps = _ddim_step(maps, 2 * abundances - 1, t, following, length)
+                spectra = _ddim_step(spectra, 2 * endmembers / scale - 1, t, following, length)
+        return passed
+
+    @staticmethod
+    def _endmembers(lines: torch.Tensor, scale: torch.Tensor, batch: dict) -> torch.Tensor:
+        endmembers = ((lines + 1) / 2 * scale).clamp_min(0)
+        peak = endmembers.amax(-1, keepdim=True).clamp_min(1e-3)
+        endmembers = torch.where(batch["counted"][:, None, None], endmembers / peak * scale, endmembers)
+        return torch.where(batch["fixed"][:, None, None], batch["coarse_endmembers"], endmembers)
+
+
+def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
+    """Losses on abundances, spectra and reconstruction after every step of the unrolled sampler."""
+    (coarse, coarse_log_std), *steps = model(batch, num_steps)
+    _, target, conditions = endmember_inputs(batch)
+    truth = batch["abundances"]
+    coarse_error = coarse.float() - truth
+    loss = laplace_nll(coarse_error, coarse_log_std.float()) + coarse_error.square().mean()
+    for clean, log_std, abundances, lines, lines_log_std, endmembers in steps:
+        error, line_error = clean - (2 * truth - 1), lines - target
+        rebuilt = torch.einsum("nrhw,nrb->nhwb", abundances, endmembers)
+        maps_loss = laplace_nll(error, log_std) + error.square().mean() + 4 * (abundances - truth).square().mean()
+        free = ~batch["fixed"]
+        spectra_loss = 0.5 * spectral_angle_loss(endmembers, batch["endmembers"])
+        if free.any():
+            spectra_loss = spectra_loss + laplace_nll(line_error[free], lines_log_std[free])
+        fit = spectral_angle_loss(rebuilt, batch["cube"].permute(0, 2, 3, 1))
+        loss = loss + (maps_loss + spectra_loss + 0.05 * fit) / len(steps)
+    abundances, endmembers = steps[-1][2], steps[-1][5]
+    return {
+        "loss": loss,
+        "rmse": (abundances - truth).square().mean().sqrt(),
+        "coarse_rmse": coarse_error.square().mean().sqrt(),
+        "sad": spectral_angle_loss(endmembers, batch["endmembers"]),
+        "coarse_sad": spectral_angle_loss(conditions[0], batch["endmembers"]),
+    }
+
+
+def normal_equations(batch: dict, endmembers: torch.Tensor, std: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Evidence of a batch with the given endmembers; the Gram matrix and right-hand side keep their gradient.
+
+    Args:
+        batch: of `SimulatedExamples`.
+        endmembers: (N, R, B).
+        std: (N, R, B) their standard deviation.
+
+    Returns:
+        `maps` (N, R, 4, H, W), and what `consistent_maps` takes.
+    """
+    rows = []
+    for cube, spectra, error, fixed, precision in zip(
+        batch["cube"], endmembers, std, batch["fixed"], batch["brightness_precision"], strict=True
+    ):
+        pixels = cube.flatten(1).T.float()  # [P, B]
+        with torch.no_grad():
+            evidence = gather_evidence(
+                pixels, spectra, estimate_noise(pixels), 1.0, float(precision), None if fixed else error
+            )
+            maps = evidence.maps(torch.ones(cube.shape[1:], dtype=torch.bool, device=cube.device))
+        weighted = spectra.double() / evidence.band_std.double()
+        rows.append(
+            {
+                "maps": maps,
+                "gram": weighted @ weighted.T + precision,
+                "rhs": (pixels.double() / evidence.band_std.double()) @ weighted.T + precision,
+                "confidence": evidence.confidence,
+                "brightness": evidence.brightness,
+            }
+        )
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _ddim_step(sample: torch.Tensor, clean: torch.Tensor, t: int, following: int, length: int) -> torch.Tensor:
+    """Deterministic DDIM step (Song et al., 2021) on the cosine schedule."""
+    (signal, noise), (next_signal, next_noise) = (schedule_at(k, length, sample) for k in (t, following))
+    return next_signal * clean + next_noise * (sample - signal * clean) / noise

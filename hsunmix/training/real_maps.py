@@ -1,0 +1,80 @@
+"""Abundance and brightness maps of real scenes, from which training scenes with other spectra are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import read_cube
+from ..endmembers import extract_endmembers
+from ..physics import nnls, split_brightness
+from ..pipelines.processor import HyperspectralProcessor
+
+
+def make_real_maps(path: Path | str, num_endmembers: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Unmix a real scene in closed form, with extracted endmembers of equal maximum.
+
+    Args:
+        path: cube that `hsunmix.data.read_cube` reads.
+        num_endmembers: R.
+        seed: of the extraction.
+
+    Returns:
+        `abundances` (H, W, R) and `brightness` (H, W), as `RealMaps` reads them from a `.npz` file.
+    """
+    cube = read_cube(path)
+    prepared = HyperspectralProcessor().preprocess(cube)[0]
+    grid = prepared.to_map(prepared.pixels).nan_to_num()  # [H, W, K]
+    generator = torch.Generator().manual_seed(seed)
+    found = extract_endmembers(grid, num_endmembers, prepared.noise_std, prepared.valid, generator).endmembers
+    endmembers = found / found.amax(1, keepdim=True)
+    abundances, brightness = split_brightness(nnls(grid.flatten(0, 1), endmembers))
+    return {
+        "abundances": abundances.reshape(*grid.shape[:2], -1).float().numpy(),
+        "brightness": brightness.reshape(grid.shape[:2]).float().numpy(),
+    }
+
+
+class RealMaps:
+    """Abundance and brightness maps unmixed from real scenes (`make_maps.py`), cropped, flipped and turned at random.
+
+    Args:
+        paths: `.npz` files with `abundances` (H, W, R) and `brightness` (H, W).
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.scenes: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for path in sorted(paths):
+            with np.load(path, allow_pickle=False) as arrays:
+                abundances, brightness = (torch.from_numpy(arrays[k]).float() for k in ("abundances", "brightness"))
+            self.scenes.setdefault(abundances.shape[-1], []).append((abundances, brightness))
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> dict[str, Any]:
+        """Arguments of the simulator: `abundances` (size, size, count) and relative `brightness` (size, size).
+
+        Returns:
+            Empty if no scene has `count` endmembers.
+        """
+        if count not in self.scenes:
+            return {}
+
+        def integer(high: int) -> int:
+            return int(torch.randint(high, (), generator=generator))
+
+        abundances, brightness = self.scenes[count][integer(len(self.scenes[count]))]
+        both = torch.cat([abundances, brightness[..., None]], dim=-1).permute(2, 0, 1)  # [R + 1, H, W]
+        missing = [max(0, size - n) for n in both.shape[1:]]
+        both = torch.nn.functional.pad(both, (0, missing[1], 0, missing[0]), mode="reflect")
+        top, left = (integer(n - size + 1) for n in both.shape[1:])
+        both = both[:, top : top + size, left : left + size]
+        if integer(2):
+            both = both.flip(1)
+        both = torch.rot90(both, integer(4), (1, 2))
+        maps = both[:-1][torch.randperm(count, generator=generator)].clamp_min(0) + 1e-6
+        maps = maps / maps.sum(0)
+        relative = (both[-1] / both[-1].median().clamp_min(1e-6)).clamp_min(0.02).contiguous()
+        return {"abundances": maps.permute(1, 2, 0), "brightness": relative}

@@ -1,0 +1,87 @@
+"""The training scripts: one for each network and one for all three together.
+
+`training/train_*.py` call these functions; `python -m hsunmix.training NAME` does the same from an installed package.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..models import HybridSTU, ResUNet1D, ResUNet2D
+from .arguments import argument_parser
+from .joint import JointModel, joint_loss
+from .loop import train
+from .losses import abundance_loss, coarse_loss, endmember_loss, training_scheduler
+
+
+def train_hybrid_stu(argv: Sequence[str] | None = None) -> None:
+    """Train HybridSTU, the network of the coarse abundances, with SAM + MSE losses on simulated scenes."""
+    args = argument_parser(train_hybrid_stu.__doc__ or "").parse_args(argv)
+    torch.manual_seed(args.seed)
+    train(args, HybridSTU.from_pretrained(args.init_from) if args.init_from else HybridSTU(), coarse_loss)
+
+
+def train_endmember_diffusion(argv: Sequence[str] | None = None) -> None:
+    """Train ResUNet1D, the diffusion network over endmember spectra (DDPM), on spoiled and on extracted spectra."""
+    parser = argument_parser(train_endmember_diffusion.__doc__ or "")
+    _add_on_policy(parser)
+    args = parser.parse_args(argv)
+    torch.manual_seed(args.seed)
+    network = ResUNet1D.from_pretrained(args.init_from) if args.init_from else ResUNet1D()
+    ddpm = training_scheduler(network.config.num_train_timesteps)
+    train(args, network, partial(endmember_loss, scheduler=ddpm, on_policy_fraction=args.on_policy_fraction))
+
+
+def train_abundance_diffusion(argv: Sequence[str] | None = None) -> None:
+    """Train ResUNet2D, the diffusion network over abundance maps (DDPM).
+
+    It is conditioned on what the frozen encoder makes of noisy scenes, and the frozen endmember network of spectra.
+    """
+    parser = argument_parser(train_abundance_diffusion.__doc__ or "")
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained HybridSTU")
+    _add_on_policy(parser)
+    args = parser.parse_args(argv)
+    torch.manual_seed(args.seed)
+    encoder = HybridSTU.from_pretrained(args.encoder).requires_grad_(False).eval()
+    network = ResUNet2D.from_pretrained(args.init_from) if args.init_from else ResUNet2D()
+    ddpm = training_scheduler(network.config.num_train_timesteps)
+    loss = partial(abundance_loss, encoder=encoder, scheduler=ddpm, on_policy_fraction=args.on_policy_fraction)
+    train(args, network, loss)
+
+
+def train_joint(argv: Sequence[str] | None = None) -> None:
+    """Train all three networks end to end through a few unrolled steps of the sampler, data consistency included."""
+    parser = argument_parser(train_joint.__doc__ or "")
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained HybridSTU")
+    parser.add_argument("--unet", type=Path, required=True, help="folder of the trained ResUNet2D")
+    parser.add_argument("--unrolled_steps", type=int, default=2, help="denoising steps that the gradient runs through")
+    parser.set_defaults(learning_rate=1e-4, train_batch_size=2)
+    args = parser.parse_args(argv)
+    if args.endmember_unet is None:
+        parser.error("--endmember_unet is required: the folder of the trained ResUNet1D")
+    if args.push_to_hub:
+        parser.error("--push_to_hub uploads single networks: assemble the pipeline and upload that")
+    torch.manual_seed(args.seed)
+    model = JointModel.from_pretrained(args.encoder, args.unet, args.endmember_unet)
+    args.endmember_unet = None  # it runs inside the loss
+    train(args, model, partial(joint_loss, num_steps=args.unrolled_steps))
+
+
+SCRIPTS: dict[str, Callable[[Sequence[str] | None], None]] = {
+    "hybrid_stu": train_hybrid_stu,
+    "endmember_diffusion": train_endmember_diffusion,
+    "abundance_diffusion": train_abundance_diffusion,
+    "joint": train_joint,
+}
+"""Training scripts by name."""
+
+
+def _add_on_policy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on_policy_fraction", type=float, default=0.6, help="share of batches that show what the sampler carries"
+    )

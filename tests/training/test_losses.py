@@ -1,0 +1,162 @@
+"""Examples and losses: what the networks are shown is what the pipeline shows them."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
+from hsunmix.physics import abundance_step
+from hsunmix.pipelines.chain import LEAST_PRIOR_STD
+from hsunmix.simulation import SceneSimulator
+from hsunmix.training import ExampleConfig, JointModel, RealMaps, SimulatedExamples, joint_loss
+from hsunmix.training.labelled import LabelledScenes
+from hsunmix.training.losses import (
+    abundance_loss,
+    coarse_loss,
+    consistent_maps,
+    endmember_loss,
+    noised_sample,
+    training_scheduler,
+)
+
+
+def examples(**options):
+    config = ExampleConfig(batch_size=2, size=12, num_endmembers=(3, 3), no_wavelengths_fraction=0.0)
+    return SimulatedExamples(SceneSimulator(None, num_bands=(40, 60)), config, 3, 20, **options)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return examples()[0]
+
+
+def test_examples_are_reproducible_and_finite():
+    one, other = examples()[4], examples()[4]
+    assert set(one) == set(other)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]) and torch.isfinite(value.float()).all(), name
+    assert not torch.equal(one["abundances"], examples()[5]["abundances"])
+
+
+def test_consistency_is_the_samplers_own_where_no_bound_is_active():
+    compared, stream = 0, examples()
+    for batch, n in ((stream[i], n) for i in range(4) for n in range(2)):
+        clean = 0.9 * batch["abundances"] + 0.1 / 3
+        pulled = consistent_maps(clean, torch.full_like(clean, 0.02), batch, guidance_scale=0.7)
+        u = batch["brightness"][n][:, None].clamp_min(1e-6)
+        precision = 1 / (u * (0.02**2 + LEAST_PRIOR_STD**2) ** 0.5) ** 2 / 0.7 / batch["confidence"][n][:, None]
+        prior = u * clean[n].flatten(1).T / clean[n].flatten(1).T.sum(1, keepdim=True)
+        exact = abundance_step(batch["gram"][n], batch["rhs"][n], prior, precision.expand_as(prior))
+        inside = (exact > 1e-4).all(1)
+        compared += int(inside.sum())
+        expected = (exact / exact.sum(1, keepdim=True))[inside].float()
+        torch.testing.assert_close(pulled[n].flatten(1).T[inside], expected, atol=1e-4, rtol=1e-3)
+    assert compared > 100
+
+
+def test_sampler_states_are_shown_in_the_stated_share():
+    torch.manual_seed(0)
+    scheduler, target = training_scheduler(1000), torch.ones(2, 3, 4)
+    starts = estimates = 0
+    for _ in range(300):
+        asked = []
+        sample, timestep = noised_sample(scheduler, target, 0.6, lambda t: asked.append(t) or 2 * target)  # noqa: B023
+        estimates += len(asked)
+        if (timestep == 999).all() and not sample.any():
+            starts += 1
+        if asked:
+            assert asked == [999] and (sample.std(dim=(1, 2)) < 1e-6).all() and (timestep < 999).all()
+    assert 60 < starts < 120 and 60 < estimates < 120
+
+
+STAGES = {
+    "hybrid_stu": (HybridSTU, coarse_loss),
+    "endmember_diffusion": (
+        lambda: ResUNet1D((16, 24)),
+        partial(endmember_loss, scheduler=training_scheduler(1000), on_policy_fraction=0.6),
+    ),
+    "abundance_diffusion": (
+        lambda: ResUNet2D((8, 16)),
+        partial(
+            abundance_loss,
+            encoder=HybridSTU().requires_grad_(False).eval(),
+            scheduler=training_scheduler(1000),
+            on_policy_fraction=0.6,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_lowers_its_loss(batch, stage):
+    torch.manual_seed(0)
+    make, loss = STAGES[stage]
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), 5e-4)
+
+    def mean_loss():
+        torch.manual_seed(1)  # the same draws of noise levels
+        with torch.no_grad():
+            return sum(loss(model, batch)["loss"].item() for _ in range(8)) / 8
+
+    before = mean_loss()
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss(model, batch)["loss"].backward()
+        optimizer.step()
+    assert mean_loss() < before
+
+
+def test_gradient_of_the_joint_loss_reaches_all_networks_and_falls(batch):
+    torch.manual_seed(0)
+    model = JointModel(HybridSTU(), ResUNet2D((8, 16)), ResUNet1D((16, 24)))
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    values = []
+    for _ in range(12):
+        losses = joint_loss(model, batch, num_steps=2)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        for network in (model.encoder, model.unet, model.endmember_unet):
+            assert sum(float(p.grad.abs().sum()) for p in network.parameters() if p.grad is not None) > 0
+        optimizer.step()
+        values.append(losses["loss"].item())
+    assert values[-1] < values[0]
+
+
+def test_real_maps_stay_on_the_simplex_whatever_their_size(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", abundances=rng.dirichlet([0.3] * 4, (20, 9)), brightness=rng.uniform(0, 2, (20, 9)))
+    maps = RealMaps([tmp_path / "a.npz"])
+    generator = torch.Generator().manual_seed(0)
+    drawn = maps.draw(4, 12, generator)
+    assert drawn["abundances"].shape == (12, 12, 4) and drawn["brightness"].shape == (12, 12)
+    torch.testing.assert_close(drawn["abundances"].sum(-1), torch.ones(12, 12))
+    assert (drawn["brightness"] > 0).all() and maps.draw(5, 12, generator) == {}
+    scene = SceneSimulator(None)(generator, **maps.draw(4, 12, generator))
+    assert scene.cube.shape[:2] == (12, 12) and scene.endmembers.shape[0] == 4
+
+
+def test_labelled_patches_keep_cube_and_reference_together(tmp_path):
+    rng = np.random.default_rng(0)
+    abundances, endmembers = rng.dirichlet([0.5] * 3, (16, 11)), rng.uniform(0.1, 0.9, (3, 40))
+    cube = abundances @ endmembers
+    np.save(tmp_path / "scene.npy", cube)
+    np.savez(tmp_path / "scene_reference.npz", abundances=abundances, endmembers=endmembers)
+    for scene in LabelledScenes([tmp_path / "scene.npy"]).draw(4, 14, torch.Generator().manual_seed(0)):
+        assert scene.abundances.shape == (11, 11, 3)
+        rebuilt = scene.abundances @ scene.endmembers
+        torch.testing.assert_close(scene.clean * float(cube.max()), rebuilt, atol=1e-5, rtol=1e-4)
+
+
+def test_labelled_examples_keep_the_references_own_count(tmp_path):
+    rng = np.random.default_rng(0)
+    abundances, endmembers = rng.dirichlet([0.5] * 3, (16, 16)), rng.uniform(0.1, 0.9, (3, 40))
+    np.save(tmp_path / "scene.npy", abundances @ endmembers)
+    np.savez(tmp_path / "scene_reference.npz", abundances=abundances, endmembers=endmembers)
+    stream = examples(labelled=LabelledScenes([tmp_path / "scene.npy"]))
+    stream.config.labelled_fraction = 1.0
+    found = stream[0]["abundances"][0].flatten(1).T.double()  # [P, R]
+    reference = torch.from_numpy(abundances).flatten(0, 1)
+    assert torch.cdist(found, reference).amin(1).max() < 1e-6
