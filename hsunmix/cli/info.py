@@ -22,6 +22,8 @@ examples:
   hsunmix info path/to/checkpoint
 """
 
+_SAMPLE = 300_000  # pixels that are looked at
+
 
 def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     """Add the subcommand to the command's subparsers."""
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.file)
     if not path.exists() and args.file in bundled_checkpoints():
         path = Path(__file__).resolve().parent.parent / "checkpoints" / args.file
-    if path.is_dir():
+    if path.is_dir() and not list(path.glob("ENMAP*-METADATA.XML")):
         return _lines(describe_checkpoint(path))
     if _is_library(path):
         return _lines(describe_library(path))
@@ -95,24 +97,35 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     """Shape, wavelengths, scale, masks, range of values."""
     import numpy as np
 
-    from hsunmix.data import read_cube
+    from hsunmix.data import open_cube
+    from hsunmix.tiling import sample_scene
 
-    cube = read_cube(path)
+    cube = open_cube(path)
     height, width, bands = cube.shape
-    values = cube.data[~cube.nodata_mask][:, cube.band_mask]
+    sample = sample_scene(cube, _SAMPLE)  # a granule is not read as a whole
+    values = sample.data[~sample.nodata_mask][:, sample.band_mask]
     lines = [("cube", str(cube.path or path)), ("shape", f"{height} rows x {width} columns x {bands} bands")]
+    if cube.product:
+        lines.insert(1, ("product", cube.product))
     lines.append(("wavelengths", _range(cube.wavelengths)))
     if cube.fwhm is not None:
         lines.append(("band width", f"{np.median(cube.fwhm):.1f} nm (median)"))
     lines.append(("scale", f"numbers divided by {cube.scale:g}"))
-    lines.append(("bad bands", f"{int((~cube.band_mask).sum())} of {bands}"))
-    lines.append(("nodata", f"{int(cube.nodata_mask.sum())} of {height * width} pixels"))
+    lines.append(("bad bands", f"{int((~sample.band_mask).sum())} of {bands}"))
+    if height * width <= _SAMPLE:
+        lines.append(("nodata", f"{int(sample.nodata_mask.sum())} of {height * width} pixels"))
     if values.size:
-        lines.append(("values", f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"))
+        where = "" if height * width <= _SAMPLE else " (of a sample)"
+        lines.append(("values", f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}{where}"))
         if values.max() > 20:
             lines.append(("", "too large for reflectance: unmix with --scale (often 10000)"))
     if "map info" in cube.metadata:
         lines.append(("map info", ", ".join(map(str, cube.metadata["map info"]))))
+    if cube.georeference is not None and cube.georeference.crs:
+        lines.append(("coordinates", cube.georeference.crs))
+    if cube.ortho is not None:
+        rows, columns = cube.ortho.shape
+        lines.append(("map", f"{rows} rows x {columns} columns by its lookup table (--ortho)"))
     return lines
 
 
@@ -124,7 +137,7 @@ def _is_library(path: Path) -> bool:
 
         arrays = load_npz(path)
         return not {"cube", "Y"} & set(arrays) and bool({"spectra", "endmembers", "library"} & set(arrays))
-    if path.suffix.lower() in (".npy", ".mat"):
+    if path.is_dir() or path.suffix.lower() in (".npy", ".mat", ".nc", ".he5", ".h5", ".tif", ".tiff", ".xml"):
         return False
     from hsunmix.data.envi import find_envi_pair
 

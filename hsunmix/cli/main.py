@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from hsunmix import __version__
 
-from . import benchmark, demo, info, simulate, unmix
+from . import batch, benchmark, demo, info, simulate, unmix
 
 __all__ = ["build_parser", "main"]
 
@@ -20,6 +20,7 @@ examples:
   hsunmix demo                                     see it work on a simulated scene
   hsunmix unmix scene.hdr -r 4 -o out              four unknown materials
   hsunmix unmix scene.hdr --library usgs.hdr -o out    materials from a spectral library
+  hsunmix batch folder -r 5 -o out                 every scene of a folder
   hsunmix info scene.hdr                           what a file holds
 
 `hsunmix COMMAND --help` explains each command.
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hsunmix {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (unmix, demo, simulate, benchmark, info):
+    for module in (unmix, batch, demo, simulate, benchmark, info):
         command = module.add_parser(commands, formatter_class=argparse.RawDescriptionHelpFormatter)
         group = command.add_argument_group("messages")
         group.add_argument("-q", "--quiet", action="store_true", help="no progress bars, no summary")
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed help, version or an error
         return stop.code if isinstance(stop.code, int) else 0
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     _set_up_messages(args)
     try:
         return int(args.run(args) or 0)

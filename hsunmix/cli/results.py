@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,86 +13,166 @@ import numpy as np
 from .common import say
 
 if TYPE_CHECKING:
-    from hsunmix.data import Cube
+    from hsunmix.data import Cube, MapLayer
 
-FILES = ("abundances.hdr", "endmembers.hdr", "results.npz", "summary.json")
+FILES = ("abundances.hdr", "abundances.tif", "endmembers.hdr", "results.npz", "summary.json")
+_PREVIEW = 1000  # pixels of the longer side of pictures
+_STATISTICS = 2_000_000  # pixels that numbers of the summary are computed from, at most
 
 
-def write_results(folder: Path, cube: Cube, result: dict[str, Any], names: list[str]) -> None:
-    """Maps and spectra as ENVI, everything as .npz, pictures.
+@dataclass(frozen=True)
+class SceneMaps:
+    """Maps of one scene (H x W pixels, R endmembers), in memory or mapped from a file.
+
+    Attributes:
+        abundances: (H, W, R); NaN = nodata.
+        uncertainty: (H, W, R) standard deviations, or None.
+        brightness: (H, W).
+        residual: (H, W).
+        quality: (H, W) uint8, index into `hsunmix.tiling.QUALITY_CLASSES`.
+    """
+
+    abundances: np.ndarray
+    uncertainty: np.ndarray | None
+    brightness: np.ndarray
+    residual: np.ndarray
+    quality: np.ndarray
+
+    def thinned(self, step: int) -> SceneMaps:
+        """Every so many rows and columns."""
+        parts = {key: None if value is None else value[::step, ::step] for key, value in vars(self).items()}
+        return SceneMaps(**parts)  # type: ignore[arg-type]
+
+    def layers(self, names: Sequence[str]) -> list[MapLayer]:
+        """The maps as they are written."""
+        from hsunmix.data import MapLayer
+        from hsunmix.tiling import QUALITY_CLASSES, QUALITY_COLORS
+
+        spread = [f"{name} (standard deviation)" for name in names]
+        layers = [MapLayer("abundances", self.abundances, names, "fraction", "fraction of each material in a pixel")]
+        if self.uncertainty is not None:
+            about = "standard deviation of the abundances"
+            layers.append(MapLayer("uncertainty", self.uncertainty, spread, "fraction", about))
+        about = "illumination of a pixel, 1 = ordinary in this scene"
+        layers.append(MapLayer("brightness", self.brightness, ["brightness"], "1", about))
+        about = "root mean square over the bands of image minus model"
+        layers.append(MapLayer("residual", self.residual, ["residual"], "reflectance", about))
+        about = "quality: " + ", ".join(f"{value} = {name}" for value, name in enumerate(QUALITY_CLASSES))
+        classes, colors = QUALITY_CLASSES, QUALITY_COLORS
+        layers.append(MapLayer("quality", self.quality, ["quality"], "class", about, classes, colors))
+        return layers
+
+
+def write_results(
+    staging: Path,
+    cube: Cube,
+    maps: SceneMaps,
+    spectra: dict[str, Any],
+    names: list[str],
+    format: str = "envi",
+    ortho: bool = False,
+    arrays: dict[str, Any] | None = None,
+) -> None:
+    """Maps and spectra in the formats of the field, arrays as .npz, pictures.
 
     Args:
-        folder: where to.
+        staging: folder, from which `publish` moves the files to where they belong.
         cube: what was unmixed.
-        result: fields of the pipeline's output, without the batch axis.
+        maps: of the whole scene.
+        spectra: `endmembers` (R, B), `coarse_endmembers`, `endmember_uncertainty`, `noise` (B,).
         names: R names.
+        format: of the maps.
+        ortho: lay the maps out on the map of the cube's lookup table.
+        arrays: further arrays for `results.npz`.
     """
-    from hsunmix.data import write_envi, write_library, write_npz
-    from hsunmix.visualization import save_figures
+    from hsunmix.data import write_layer, write_library, write_npz
+    from hsunmix.visualization import save_figures, scene_preview
 
-    write_envi(folder / "abundances", result["abundances"], names, cube.metadata)
-    write_library(folder / "endmembers", result["endmembers"], names, cube.wavelengths)
-    write_npz(
-        folder / "results.npz",
-        **result,
-        names=names,
-        wavelengths=cube.wavelengths,
-        band_mask=cube.band_mask,
-        nodata_mask=cube.nodata_mask,
-    )
+    staging.mkdir(parents=True, exist_ok=True)
+    for layer in maps.layers(names):
+        write_layer(staging, layer, cube, format, ortho)
+    write_library(staging / "endmembers", spectra["endmembers"], names, cube.wavelengths)
+    known = {"names": names, "wavelengths": cube.wavelengths, "band_mask": cube.band_mask}
+    write_npz(staging / "results.npz", **spectra, **(arrays or {}), **known)
+    step = max(1, -(-max(cube.shape[:2]) // _PREVIEW))
+    small = maps.thinned(step)
+    picture, labels = scene_preview(cube, step)
     save_figures(
-        folder,
-        result["abundances"],
-        result["endmembers"],
+        staging,
+        np.asarray(small.abundances),
+        spectra["endmembers"],
         cube.wavelengths,
         names,
-        residual=result["residual"],
-        cube=cube.data,
+        residual=np.asarray(small.residual),
         band_mask=cube.band_mask,
-        abundance_uncertainty=result["abundance_uncertainty"],
-        endmember_uncertainty=result["endmember_uncertainty"],
-        coarse_endmembers=result["coarse_endmembers"],
+        preview=picture,
+        preview_bands=labels,
+        abundance_uncertainty=None if small.uncertainty is None else np.asarray(small.uncertainty),
+        endmember_uncertainty=spectra["endmember_uncertainty"],
+        coarse_endmembers=spectra["coarse_endmembers"],
         title=cube.name,
     )
 
 
-def summarize(cube: Cube, result: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def publish(staging: Path, folder: Path) -> list[Path]:
+    """Move complete files to their final names, the summary last: where it is, everything is there.
+
+    Returns:
+        The files.
+    """
+    names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == "summary.json", name))
+    for name in names:
+        os.replace(staging / name, folder / name)
+    staging.rmdir()
+    return [folder / name for name in names]
+
+
+def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[str], mode: str) -> dict[str, Any]:
     """What was unmixed and what came out, in a few numbers for summary.json."""
-    maps, brightness = result["abundances"], result["brightness"]
-    good = cube.band_mask
+    from hsunmix.tiling import QUALITY_CLASSES
+
+    step = max(1, int(np.ceil(np.sqrt(maps.brightness.size / _STATISTICS))))
+    some = maps.thinned(step)
+    counts = np.bincount(maps.quality.ravel(), minlength=len(QUALITY_CLASSES))
     return {
         "cube": {
             "path": cube.path,
+            "product": cube.product or None,
             "shape": cube.shape,
             "scale": cube.scale,
-            "bad_bands": int((~good).sum()),
-            "nodata_pixels": int(cube.nodata_mask.sum()),
+            "bad_bands": int((~cube.band_mask).sum()),
+            "nodata_pixels": int(counts[1]),
             "wavelength_range_nm": None
             if cube.wavelengths is None
             else [cube.wavelengths.min(), cube.wavelengths.max()],
         },
         "num_endmembers": len(names),
         "endmembers": [
-            {"name": name, "mean_abundance": np.nanmean(maps[:, :, index]), "maximum": np.nanmax(maps[:, :, index])}
+            {
+                "name": name,
+                "mean_abundance": np.nanmean(some.abundances[:, :, index]),
+                "maximum": np.nanmax(some.abundances[:, :, index]),
+            }
             for index, name in enumerate(names)
         ],
-        "brightness_mode": result.get("brightness_mode"),
-        "brightness_5_50_95_percentiles": np.nanpercentile(brightness, [5, 50, 95]),
-        "residual_rms": float(np.sqrt(np.nanmean(np.square(result["residual"])))),
-        "noise_std_median": float(np.nanmedian(result["noise"])),
-        "snr_db": signal_to_noise(result),
+        "brightness_mode": mode,
+        "brightness_5_50_95_percentiles": np.nanpercentile(some.brightness, [5, 50, 95]),
+        "quality": {name: int(count) for name, count in zip(QUALITY_CLASSES, counts)},
+        "residual_rms": float(np.sqrt(np.nanmean(np.square(some.residual)))),
+        "noise_std_median": float(np.nanmedian(spectra["noise"])),
+        "snr_db": signal_to_noise(some, spectra),
     }
 
 
-def signal_to_noise(result: dict[str, Any]) -> float | None:
+def signal_to_noise(maps: SceneMaps, spectra: dict[str, Any]) -> float | None:
     """Power of the reconstruction over power of the estimated noise in dB; None without noise."""
-    amounts = (result["brightness"][:, :, None] * result["abundances"]).astype(np.float64)
+    amounts = (maps.brightness[:, :, None] * maps.abundances).astype(np.float64)
     amounts = amounts[np.isfinite(amounts).all(axis=2)]  # (N, R)
-    spectra = result["endmembers"].astype(np.float64)
-    spectra = spectra[:, np.isfinite(spectra).all(axis=0)]  # (R, B)
-    signal = np.einsum("nr,nq,rq->", amounts, amounts, spectra @ spectra.T, optimize=True) / amounts.shape[0]
-    noise = float(np.nanmean(np.square(result["noise"], dtype=np.float64)))
-    return float(10 * np.log10(signal / spectra.shape[1] / noise)) if noise > 0 else None
+    lines = np.asarray(spectra["endmembers"], dtype=np.float64)
+    lines = lines[:, np.isfinite(lines).all(axis=0)]  # (R, B)
+    signal = np.einsum("nr,nq,rq->", amounts, amounts, lines @ lines.T, optimize=True) / amounts.shape[0]
+    noise = float(np.nanmean(np.square(spectra["noise"], dtype=np.float64)))
+    return float(10 * np.log10(signal / lines.shape[1] / noise)) if noise > 0 else None
 
 
 def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
@@ -103,4 +186,4 @@ def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
         bar = "#" * round(30 * entry["mean_abundance"])
         say(f"  {entry['name']:{longest}}  {100 * entry['mean_abundance']:5.1f} %  {bar}")
     say(f"  reconstruction error {summary['residual_rms']:.4f} (RMS, reflectance)")
-    say(f"written to {folder}: abundances, endmembers, results.npz, summary.json and pictures")
+    say(f"written to {folder}: abundances, endmembers, quality, results.npz, summary.json and pictures")

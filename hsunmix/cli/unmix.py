@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import choose_device, distinct, first, load_pipeline, output_folder, spectra_at_bands, versions
-from .results import FILES, report, summarize, write_results
+from .common import choose_device, first, load_pipeline, output_folder, say, versions
+from .known import name_endmembers, read_known_spectra
+from .options import (
+    SETTINGS,
+    add_method_options,
+    add_output_options,
+    add_scene_options,
+    add_tiling_options,
+    open_scene,
+)
+from .processes import Ranks, group_rank, in_group, join_group, run_processes
+from .results import FILES, SceneMaps, publish, report, summarize, write_results
+from .tiled import WORK_FOLDER, plan_scene, run_tiled, work_folder
 
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
@@ -31,30 +44,25 @@ examples:
       five spectra chosen from a library, resampled to the bands of the image
   hsunmix unmix scene.hdr --endmembers field.csv -o out
       start from field spectra and let the image correct them
+  hsunmix unmix EMIT_L2A_RFL_001.nc -r 6 --format cog --ortho --report -o out
+      a whole granule, in tiles that fit in --memory; GeoTIFF on a map, and a page to read
+  hsunmix unmix EMIT_L2A_RFL_001.nc -r 6 --format cog --ortho --report -o out --resume
+      the same, after the machine went down half way
 
 files written to DIR:
-  abundances.hdr, .img    fraction of each material, one band per material (float32, NaN = nodata)
+  abundances.hdr, .img    fraction of each material, one band per material (float32, NaN = nodata);
+                          .tif with --format geotiff or cog, and so are:
+  uncertainty             their standard deviations, with --uncertainty or --ensemble
+  brightness, residual    illumination of each pixel; what the model doesn't explain (reflectance)
+  quality                 0 good, 1 nodata, 2 saturated, 3 poorly explained
   endmembers.hdr, .sli    spectra of the materials, an ENVI spectral library
-  results.npz             everything: also uncertainties, coarse estimates, brightness, residual, noise
+  results.npz             everything as arrays (of a scene in tiles: spectra and noise only)
   summary.json            settings, versions, timings, mean abundances, noise, residual
-  abundances.png, endmembers.png, residual.png, composite.png
+  abundances.png, endmembers.png, residual.png, composite.png, report.html
+  timing.json             seconds and memory of a scene in tiles; all other files are the same however it was run
 """
 
-
-SETTINGS = (
-    "num_endmembers",
-    "endmembers",
-    "fixed_endmembers",
-    "library",
-    "scale",
-    "brightness",
-    "checkpoint",
-    "steps",
-    "strength",
-    "ensemble",
-    "uncertainty",
-    "seed",
-)
+SPECTRA = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")
 
 
 def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
@@ -63,57 +71,83 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
         "unmix", help="unmix a hyperspectral image", description=DESCRIPTION, epilog=EXAMPLES, **options
     )
     parser.set_defaults(run=run)
-    parser.add_argument("cube", metavar="CUBE", type=Path, help="ENVI (.hdr or data file), .npy, .npz or .mat")
+    parser.add_argument(
+        "cube", metavar="CUBE", type=Path, help="ENVI, EMIT (.nc), EnMAP, PRISMA (.he5), GeoTIFF, .npy, .npz or .mat"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are already in DIR")
-    known = parser.add_argument_group("what is known about the scene")
-    known.add_argument(
-        "-r", "--num-endmembers", metavar="N", type=int, help="number of materials (default: estimated)"
-    )
-    known.add_argument("--endmembers", metavar="FILE", type=Path, help="approximate spectra, refined by the image")
-    known.add_argument("--fixed-endmembers", metavar="FILE", type=Path, help="exact spectra, kept as they are")
-    known.add_argument("--library", metavar="FILE", type=Path, help="spectral library to choose the materials from")
-    known.add_argument(
-        "--scale", metavar="X", type=float, help="divide the numbers by X to get reflectance (default: from the file)"
-    )
-    known.add_argument(
-        "--brightness",
-        choices=("auto", "free", "fixed"),
-        default="auto",
-        help="illumination: free where shade and slope vary, fixed where fractions must explain the brightness "
-        "(default: auto, judged from the image)",
-    )
-    method = parser.add_argument_group("method")
-    method.add_argument(
-        "--checkpoint",
-        metavar="DIR_OR_REPO",
-        default="base",
-        help="bundled checkpoint, folder or Hub repository (default: base)",
-    )
-    method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
-    method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")
-    method.add_argument("--ensemble", metavar="N", type=int, default=1, help="runs to average (default: 1)")
-    method.add_argument("--uncertainty", action="store_true", help="estimate standard deviations")
-    method.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same result (default: 0)")
-    method.add_argument(
-        "--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:1, mps (default: the fastest)"
-    )
+    add_scene_options(parser)
+    add_method_options(parser)
+    add_output_options(parser)
+    add_tiling_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, unmix, write."""
-    import torch
+    """Read, unmix, write; in several processes where asked."""
+    if args.num_processes < 1:
+        raise ValueError(f"--num-processes must be at least 1, got {args.num_processes}")
+    if args.num_processes > 1 and not in_group():
+        return run_processes(args.argv, args.num_processes)
+    return unmix_scene(args)
 
-    from hsunmix.data import read_cube, write_json
 
+def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False) -> int:
+    """One scene.
+
+    Args:
+        args: of the command line.
+        pipe: the pipeline, where it has been loaded.
+        alone: no other process works on this scene, even where there are others.
+
+    Returns:
+        Exit code.
+    """
     clock = Clock()
-    folder = output_folder(args.output, FILES, args.overwrite)
-    cube = read_cube(args.cube, scale=args.scale)
+    if args.resume and (args.output / "summary.json").is_file() and not work_folder(args).exists():
+        if not args.quiet:
+            say(f"{args.output}: complete already")
+        return 0
+    folder = output_folder(args.output, FILES, args.overwrite or args.resume)
+    refuse_unfinished(args)
+    cube = open_scene(args)
+    check_format(args, cube)
     known = read_known_spectra(args, cube)
     clock.lap("read")
     device = choose_device(args.device)
-    pipe = load_pipeline(args.checkpoint, device, args.quiet)
+    processes = 1 if alone else group_rank()[1]
+    plan = plan_scene(args, cube, known, processes)
+    if plan is None:
+        return unmix_at_once(args, folder, cube, known, device, clock, pipe)
+    ranks = Ranks(0, 1, lambda: None, device) if alone else join_group(device)
+    args.quiet = args.quiet or not ranks.is_main
+
+    def load() -> Any:
+        return pipe if pipe is not None else load_pipeline(args.checkpoint, ranks.device, quiet=True)
+
+    return run_tiled(args, cube, known, plan, ranks, load, clock.lap, clock.laps)
+
+
+def unmix_at_once(
+    args: argparse.Namespace,
+    folder: Path,
+    cube: Cube,
+    known: dict[str, SpectralLibrary],
+    device: str,
+    clock: Clock,
+    pipe: Any = None,
+) -> int:
+    """A scene that fits in memory."""
+    import numpy as np
+    import torch
+
+    from hsunmix.data import write_json
+    from hsunmix.data.readers import naming
+    from hsunmix.tiling import classify_quality, residual_limit, saturated_pixels
+
+    with naming(args.cube):
+        data = cube.data
+    clock.lap("read")
+    pipe = load_pipeline(args.checkpoint, device, args.quiet) if pipe is None else pipe
     clock.lap("load")
     output = pipe(
         cube,
@@ -128,20 +162,68 @@ def run(args: argparse.Namespace) -> int:
     )
     clock.lap("unmix")
     result = first(output)
-    names = name_endmembers(result, known)
-    write_results(folder, cube, result, names)
-    clock.lap("write")
-    summary = summarize(cube, result, names)
-    settings = {key: getattr(args, key) for key in SETTINGS} | {"device": device}
-    about = {"settings": settings, "seconds": clock.laps, "versions": versions()}
-    write_json(folder / "summary.json", summary | about)
+    mode = str(result.pop("brightness_mode"))
+    spectra = {key: result.pop(key) for key in SPECTRA}
+    names = name_endmembers(spectra, known)
+    saturated = saturated_pixels(data, cube.band_mask, cube.saturation)
+    limit = residual_limit(result["residual"], spectra["noise"])
+    maps = SceneMaps(
+        abundances=result["abundances"],
+        uncertainty=result["abundance_uncertainty"],
+        brightness=result["brightness"],
+        residual=result["residual"],
+        quality=classify_quality(result["residual"], saturated, limit),
+    )
+    for left_over in folder.glob(f"{WORK_FOLDER}-*"):  # of a run that was killed while it wrote
+        shutil.rmtree(left_over, ignore_errors=True)
+    staging = folder / f"{WORK_FOLDER}-{os.getpid()}"
+    try:
+        arrays = result | {"nodata_mask": np.isnan(maps.residual), "brightness_mode": mode}
+        write_results(staging, cube, maps, spectra, names, args.format, args.ortho, arrays)
+        summary = summarize(cube, maps, spectra, names, mode)
+        clock.lap("write")
+        settings = {key: getattr(args, key) for key in SETTINGS} | {"device": device}
+        about = {"settings": settings, "seconds": clock.laps, "versions": versions()}
+        write_json(staging / "summary.json", summary | about)
+        if args.report:
+            from hsunmix.visualization import write_report
+
+            write_report(staging, summary, settings, versions(), args.argv)
+        publish(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     if not args.quiet:
         report(folder, summary, clock.laps["unmix"])
     return 0
 
 
+def refuse_unfinished(args: argparse.Namespace) -> None:
+    """Don't throw finished tiles away unasked.
+
+    Raises:
+        ValueError: there are some, and the user has not said what to do with them.
+    """
+    if work_folder(args).exists() and not (args.resume or args.overwrite):
+        raise ValueError(f"{args.output} holds an interrupted run: --resume continues it, --overwrite starts again")
+
+
+def check_format(args: argparse.Namespace, cube: Cube) -> None:
+    """Refuse what can't be written, before any work is done.
+
+    Raises:
+        ImportError: GeoTIFF without rasterio.
+        ValueError: `--ortho` for a cube without lookup table.
+    """
+    from hsunmix.data.optional import require
+
+    if args.format != "envi":
+        require("rasterio", "geo", f"--format {args.format}")
+    if args.ortho and cube.ortho is None:
+        raise ValueError(f"--ortho: {args.cube} has no lookup table onto a map; only EMIT files bring one")
+
+
 class Clock:
-    """Seconds between laps."""
+    """Seconds between laps; laps of the same name add up."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
@@ -150,41 +232,5 @@ class Clock:
     def lap(self, name: str) -> None:
         """Store the seconds since the last lap."""
         now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 3)
+        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._last, 3)
         self._last = now
-
-
-def read_known_spectra(args: argparse.Namespace, cube: Cube) -> dict[str, SpectralLibrary]:
-    """Spectra given on the command line at the cube's bands, by argument of the pipeline."""
-    from hsunmix.data import read_library
-
-    known = {}
-    for argument in ("endmembers", "fixed_endmembers", "library"):
-        path = getattr(args, argument)
-        if path is None:
-            continue
-        option = f"--{argument.replace('_', '-')} {path}"
-        known[argument] = spectra_at_bands(read_library(path), cube, option, drop_incomplete=argument == "library")
-    return known
-
-
-def name_endmembers(result: dict[str, Any], known: dict[str, SpectralLibrary]) -> list[str]:
-    """Names of the given spectra, or of the library's spectra that were chosen; else "endmember 1", ..."""
-    count = len(result["endmembers"])
-    names = [f"endmember {index + 1}" for index in range(count)]
-    if "library" in known:
-        names = nearest_names(result["coarse_endmembers"], known["library"])
-    given = [name for key in ("fixed_endmembers", "endmembers") if key in known for name in known[key].names]
-    names[: len(given)] = given[:count]
-    return distinct(names)
-
-
-def nearest_names(spectra: Any, library: SpectralLibrary) -> list[str]:
-    """Names of the library's spectra at the least angle; masked bands of `spectra` (R, B) are NaN."""
-    import numpy as np
-
-    from hsunmix.evaluation import spectral_angles
-
-    used = np.isfinite(spectra).all(axis=0)
-    nearest = spectral_angles(np.asarray(spectra)[:, used], library.spectra[:, used]).argmin(axis=1)
-    return [library.names[index] for index in nearest]

@@ -34,6 +34,7 @@ class FakePipeline:
         maps = np.random.default_rng(0).dirichlet(np.ones(count), (height, width)).astype(np.float32)
         maps[cube.nodata_mask] = np.nan
         unsure = kwargs.get("output_uncertainty")
+        missing = np.where(cube.nodata_mask, np.nan, 1).astype(np.float32)
         values = {
             "abundances": maps,
             "endmembers": spectra,
@@ -41,8 +42,8 @@ class FakePipeline:
             "endmember_uncertainty": spectra * 0.1 if unsure else None,
             "coarse_abundances": maps,
             "coarse_endmembers": spectra,
-            "brightness": np.ones((height, width), np.float32),
-            "residual": np.full((height, width), 0.01, np.float32),
+            "brightness": missing,
+            "residual": 0.01 * missing,
             "noise": np.where(cube.band_mask, 0.01, np.nan),
             "brightness_mode": "fixed",
         }

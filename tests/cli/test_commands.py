@@ -36,10 +36,12 @@ def pipeline(monkeypatch):
 
 def test_unmix_writes_everything(scene, tmp_path, pipeline, capsys):
     out = tmp_path / "out"
-    assert main(["unmix", str(scene), "-r", "4", "--uncertainty", "--seed", "3", "-o", str(out)]) == 0
+    options = ["-r", "4", "--uncertainty", "--seed", "3", "--mask-bands", "file"]
+    assert main(["unmix", str(scene), *options, "-o", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        "abundances.hdr abundances.img abundances.png composite.png endmembers.hdr endmembers.png endmembers.sli "
-        "residual.png results.npz summary.json".split()
+        "abundances.hdr abundances.img abundances.png brightness.hdr brightness.img composite.png endmembers.hdr "
+        "endmembers.png endmembers.sli quality.hdr quality.img residual.hdr residual.img residual.png results.npz "
+        "summary.json uncertainty.hdr uncertainty.img".split()
     )
     maps = read_cube(out / "abundances.hdr")
     assert maps.shape == (6, 8, 4) and maps.nodata_mask[0, 0] and maps.metadata["map info"][0] == "UTM"
@@ -84,6 +86,7 @@ def test_library_spectra_that_miss_bands_are_left_out(scene, tmp_path, pipeline)
     spectra = np.full((2, 41), 0.5)
     spectra[0, 3] = np.nan
     spectra[1, 20] = np.nan  # the cube's bad band doesn't matter
+    spectra[1, 30] = np.nan  # nor do bands of water vapour, here 1900 nm
     path = write_library(tmp_path / "known", spectra, ["a", "b"], CENTERS)
     assert main(["unmix", str(scene), "--library", str(path), "-r", "1", "-q", "-o", str(tmp_path / "out")]) == 0
     assert pipeline.calls[0].library.shape == (1, 41) and np.isfinite(pipeline.calls[0].library).all()
@@ -92,7 +95,7 @@ def test_library_spectra_that_miss_bands_are_left_out(scene, tmp_path, pipeline)
 def test_spectra_that_do_not_cover_the_cube(scene, tmp_path, pipeline, capsys):
     path = write_library(tmp_path / "known", np.full((1, 9), 0.5), ["a"], np.linspace(400, 800, 9))
     assert main(["unmix", str(scene), "--endmembers", str(path), "-o", str(tmp_path / "out")]) == 2
-    assert "31 bands of the cube, wavelengths (nm) 850 to 2400" in capsys.readouterr().err
+    assert "22 bands of the cube, wavelengths (nm) 850 to 2400" in capsys.readouterr().err
     path = write_library(tmp_path / "bare", np.full((1, 9), 0.5), ["a"])
     assert main(["unmix", str(scene), "--endmembers", str(path), "-o", str(tmp_path / "out")]) == 2
     assert "9 bands, the cube has 41" in capsys.readouterr().err

@@ -1,0 +1,47 @@
+"""Spectra that the user gives, and the names that they lend to the result."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from .common import distinct, spectra_at_bands
+
+if TYPE_CHECKING:
+    from hsunmix.data import Cube, SpectralLibrary
+
+
+def read_known_spectra(args: argparse.Namespace, cube: Cube) -> dict[str, SpectralLibrary]:
+    """Spectra given on the command line at the cube's bands, by argument of the pipeline."""
+    from hsunmix.data import read_library
+
+    known = {}
+    for argument in ("endmembers", "fixed_endmembers", "library"):
+        path = getattr(args, argument)
+        if path is None:
+            continue
+        option = f"--{argument.replace('_', '-')} {path}"
+        known[argument] = spectra_at_bands(read_library(path), cube, option, drop_incomplete=argument == "library")
+    return known
+
+
+def name_endmembers(result: dict[str, Any], known: dict[str, SpectralLibrary]) -> list[str]:
+    """Names of the given spectra, or of the library's spectra that were chosen; else "endmember 1", ..."""
+    count = len(result["endmembers"])
+    names = [f"endmember {index + 1}" for index in range(count)]
+    if "library" in known:
+        names = nearest_names(result["coarse_endmembers"], known["library"])
+    given = [name for key in ("fixed_endmembers", "endmembers") if key in known for name in known[key].names]
+    names[: len(given)] = given[:count]
+    return distinct(names)
+
+
+def nearest_names(spectra: Any, library: SpectralLibrary) -> list[str]:
+    """Names of the library's spectra at the least angle; masked bands of `spectra` (R, B) are NaN."""
+    import numpy as np
+
+    from hsunmix.evaluation import spectral_angles
+
+    used = np.isfinite(spectra).all(axis=0)
+    nearest = spectral_angles(np.asarray(spectra)[:, used], library.spectra[:, used]).argmin(axis=1)
+    return [library.names[index] for index in nearest]

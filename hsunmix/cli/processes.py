@@ -1,0 +1,107 @@
+"""Several processes for one command: started here, or by `accelerate launch -m hsunmix ...`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+_WAIT = timedelta(days=2)  # a process may have to wait for the others as long as a scene takes
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that share the work.
+
+    Attributes:
+        rank: 0 is the main one.
+        count: number of processes.
+        barrier: waits for all of them.
+        device: what this process computes on.
+    """
+
+    rank: int
+    count: int
+    barrier: Callable[[], None]
+    device: str
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the results."""
+        return self.rank == 0
+
+
+def in_group() -> bool:
+    """Whether a launcher has started several processes of this command, this being one of them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def group_rank() -> tuple[int, int]:
+    """Number of this process and of all, without talking to the others."""
+    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if in_group() else (0, 1)
+
+
+def join_group(device: str) -> Ranks:
+    """Meet the other processes; alone where there are none.
+
+    Args:
+        device: "cpu", or an accelerator, of which each process takes its own.
+    """
+    if not in_group():
+        return Ranks(0, 1, lambda: None, device)
+    if device == "cpu":
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu", timeout=_WAIT)
+    own = device if device == "cpu" else str(state.device)
+    return Ranks(state.process_index, state.num_processes, state.wait_for_everyone, own)
+
+
+def run_processes(argv: Sequence[str], count: int) -> int:
+    """Run the command in several processes; where one fails, the others are stopped.
+
+    Args:
+        argv: arguments of `hsunmix`.
+        count: number of processes.
+
+    Returns:
+        0, or the exit code of the first that failed.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    children = []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
+        environment = {"OMP_NUM_THREADS": threads, **os.environ, **shared, **own}
+        children.append(subprocess.Popen([sys.executable, "-m", "hsunmix", *argv], env=environment))
+    try:
+        return _wait(children)
+    finally:
+        for child in children:
+            if child.poll() is None:
+                child.terminate()
+        for child in children:
+            child.wait()
+
+
+def _wait(children: list[subprocess.Popen]) -> int:
+    while True:
+        codes = [child.poll() for child in children]
+        failed = [code for code in codes if code]
+        if failed:
+            return failed[0] if failed[0] > 0 else 1  # negative: ended by a signal
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,72 @@
+"""`hsunmix batch`: many scenes, of which some fail."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hsunmix.cli import batch
+from hsunmix.cli.main import main
+from hsunmix.data import write_cube, write_library
+
+from ..data.files import make_cube
+from .fake import FakePipeline
+
+CENTERS = np.linspace(400, 1000, 7)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    write_cube(folder / "a", make_cube(), CENTERS)
+    np.save(folder / "b.npy", make_cube(5, 6))
+    write_library(folder / "library", np.full((2, 7), 0.5), ["soil", "tree"], CENTERS)
+    np.savez(folder / "a_reference.npz", abundances=np.ones((4, 5, 2)))
+    (folder / "notes.txt").write_text("hello")
+    (folder / "ENMAP01-____L2A-DT1-QL_QUALITY_CLOUD.TIF").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    fake = FakePipeline()
+    monkeypatch.setattr(batch, "load_pipeline", lambda *_, **__: fake)
+    return fake
+
+
+def test_every_scene_of_a_folder(scenes, tmp_path, pipeline, capsys):
+    out = tmp_path / "out"
+    assert main(["batch", str(scenes), "-r", "2", "--report", "-o", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
+    assert all((out / name / "summary.json").exists() for name in "ab")
+    assert [call.num_endmembers for call in pipeline.calls] == [2, 2]
+    assert capsys.readouterr().out.count("done") == 2
+    report = (out / "a" / "report.html").read_text()
+    assert f"hsunmix unmix {scenes / 'a.hdr'} -o {out / 'a'} -r 2 --report" in report
+
+
+def test_a_scene_that_fails_does_not_stop_the_rest(scenes, tmp_path, pipeline, capsys):
+    (scenes / "a.img").write_bytes(b"short")
+    out = tmp_path / "out"
+    command = ["batch", str(scenes), "-r", "2", "-o", str(out)]
+    assert main(command) == 1
+    text = capsys.readouterr().out
+    assert "truncated" in text and "b.npy: done" in text and "1 of 2 scenes failed" in text
+    write_cube(scenes / "a", make_cube(), CENTERS)
+    assert main([*command, "--resume"]) == 0
+    assert len(pipeline.calls) == 2  # b was complete
+    assert json.loads((out / "a" / "summary.json").read_text())["num_endmembers"] == 2
+
+
+def test_inputs(scenes, tmp_path, pipeline, capsys):
+    assert main(["batch", str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["batch", str(tmp_path / "empty"), "-o", str(tmp_path / "out")]) == 2
+    assert "no scene" in capsys.readouterr().err
+
+
+def test_names_of_folders_are_distinct(tmp_path):
+    paths = [tmp_path / name for name in ("x/a.hdr", "x/a.npy", "y/b.npy", "x/b.npy", "c.nc")]
+    assert batch.distinct_names(paths) == ["a.hdr", "a.npy", "y_b.npy", "x_b.npy", "c"]
