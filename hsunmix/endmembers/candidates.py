@@ -31,7 +31,7 @@ class Candidate:
 
 
 def propose(
-    scene: ScenePoints, methods: tuple[str, ...], generator: torch.Generator | None, num_starts: int = 48
+    scene: ScenePoints, methods: tuple[str, ...], generator: torch.Generator | None, num_starts: int = 96
 ) -> list[Candidate]:
     """Candidate endmember sets from every method asked for.
 
@@ -39,7 +39,7 @@ def propose(
         scene: the pixels.
         methods: any of "archetypes", "vca", "spa", "minimum_volume".
         generator: source of randomness (on the CPU).
-        num_starts: starts of the archetypal analysis.
+        num_starts: starts of the archetypal analysis; with few, luck decides whether a good one is among them.
 
     Returns:
         The candidates of one method after the other; singular sets (from duplicated pixels, say) are left out, unless
