@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, output_folder, say
-from .options import add_method_options, add_output_options, add_scene_options, add_tiling_options
+from .options import add_method_options, add_output_options, add_scene_options, add_tiling_options, load_networks
 from .processes import group_rank, in_group, run_processes
 from .unmix import unmix_scene
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     rank, count = group_rank()
     output_folder(args.output, (), overwrite=True)
     device = choose_device(args.device)
-    pipe = load_pipeline(args.checkpoint, device, quiet=True)
+    pipe = load_networks(args, load_pipeline, device, quiet=True)
     folders = dict(zip(scenes, distinct_names(scenes)))
     failed = []
     for scene in scenes[rank::count]:

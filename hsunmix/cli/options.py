@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ SETTINGS = (
     "mask_bands",
     "brightness",
     "checkpoint",
+    "dtype",
     "steps",
     "strength",
     "ensemble",
@@ -83,6 +85,15 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:1, mps (default: the fastest)"
     )
+    method.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the networks; bfloat16 is faster on a GPU, and less exact (default: float32)",
+    )
+    method.add_argument(
+        "--compile", action="store_true", help="compile the networks first: pays on a GPU with many tiles"
+    )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +132,26 @@ def add_tiling_options(parser: argparse.ArgumentParser) -> None:
     large.add_argument(
         "--num-processes", metavar="N", type=int, default=1, help="processes that share the work (default: 1)"
     )
+
+
+def load_networks(args: argparse.Namespace, load: Callable[..., Any], device: str, quiet: bool) -> Any:
+    """The pipeline in the number format asked for, compiled where asked.
+
+    Args:
+        args: of the command line.
+        load: `load_pipeline`.
+        device: what it computes on.
+        quiet: no progress bar over the steps.
+    """
+    pipe = load(args.checkpoint, device, quiet)
+    if args.dtype != "float32":
+        import torch
+
+        pipe.to(getattr(torch, args.dtype))
+    if args.compile:
+        for network in (pipe.encoder, pipe.unet):
+            network.compile(dynamic=False)
+    return pipe
 
 
 def open_scene(args: argparse.Namespace) -> Cube:

@@ -40,7 +40,7 @@ def plan_scene(
     """
     from hsunmix.tiling import fits_at_once, parse_size, plan_tiles, tile_size
 
-    height, width, bands = cube.shape
+    height, width, _ = cube.shape
     count = args.num_endmembers or max([_PROBABLE_ENDMEMBERS, *(len(known[k]) for k in known if k != "library")])
     try:
         memory = parse_size(args.memory)
@@ -54,7 +54,7 @@ def plan_scene(
         if processes == 1 and fits_at_once(memory, cube.shape, count):
             return None
         try:
-            size = tile_size(memory, bands, count, processes)
+            size = tile_size(memory, cube.shape, count, processes)
         except ValueError as error:
             raise ValueError(f"--memory {args.memory}: {error}") from error
     try:

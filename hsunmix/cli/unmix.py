@@ -17,6 +17,7 @@ from .options import (
     add_output_options,
     add_scene_options,
     add_tiling_options,
+    load_networks,
     open_scene,
 )
 from .processes import Ranks, group_rank, in_group, join_group, run_processes
@@ -122,7 +123,7 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
     args.quiet = args.quiet or not ranks.is_main
 
     def load() -> Any:
-        return pipe if pipe is not None else load_pipeline(args.checkpoint, ranks.device, quiet=True)
+        return pipe if pipe is not None else load_networks(args, load_pipeline, ranks.device, quiet=True)
 
     return run_tiled(args, cube, known, plan, ranks, load, clock.lap, clock.laps)
 
@@ -147,7 +148,7 @@ def unmix_at_once(
     with naming(args.cube):
         data = cube.data
     clock.lap("read")
-    pipe = load_pipeline(args.checkpoint, device, args.quiet) if pipe is None else pipe
+    pipe = load_networks(args, load_pipeline, device, args.quiet) if pipe is None else pipe
     clock.lap("load")
     output = pipe(
         cube,

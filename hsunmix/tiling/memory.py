@@ -12,7 +12,8 @@ _PROCESS = 700 * 2**20  # interpreter, torch, networks
 _PER_VALUE = 30  # bytes per pixel and band: cube, its float64 products, what the encoder makes of it
 _PER_PIXEL = 6_000  # bytes per pixel: feature maps of the encoder
 _PER_MAP = 3_000  # bytes per pixel and endmember: feature maps of the UNet
-_SIZES = (512, 384, 256, 192, 128, 96, 64, 48, 32)
+_SIZES = (256, 192, 128, 96, 64, 48, 32)
+_TILES_EACH = 2  # at least, of each of several processes
 _LARGEST_ALONE = 512 * 512  # pixels; larger scenes are tiled even where they would fit
 
 
@@ -33,22 +34,23 @@ def unmixing_memory(num_pixels: int, num_bands: int, num_endmembers: int) -> int
     return _PROCESS + num_pixels * (_PER_VALUE * num_bands + _PER_PIXEL + _PER_MAP * num_endmembers)
 
 
-def tile_size(memory: int, num_bands: int, num_endmembers: int, processes: int = 1) -> int:
-    """Rows and columns of the largest tile that fits.
+def tile_size(memory: int, shape: tuple[int, int, int], num_endmembers: int, processes: int = 1) -> int:
+    """Rows and columns of the largest tile that fits, and leaves each process some tiles to do.
 
     Args:
         memory: bytes, for all processes together.
-        num_bands: B.
+        shape: of the scene (H, W, B).
         num_endmembers: R.
         processes: that run at a time on this machine.
 
     Raises:
         ValueError: not even the smallest fits.
     """
-    share = memory // processes
-    for size in _SIZES:
-        if unmixing_memory(size * size, num_bands, num_endmembers) <= share:
-            return size
+    height, width, num_bands = shape
+    fitting = [n for n in _SIZES if processes * unmixing_memory(n * n, num_bands, num_endmembers) <= memory]
+    if fitting:
+        enough = [n for n in fitting if height * width >= _TILES_EACH * processes * n * n]
+        return fitting[0] if processes == 1 else [*enough, fitting[-1]][0]
     needed = processes * unmixing_memory(_SIZES[-1] ** 2, num_bands, num_endmembers)
     of = f" of {processes} processes" if processes > 1 else ""
     raise ValueError(f"`memory` is {memory / 2**30:.1f} GiB; the smallest tiles{of} need {needed / 2**30:.1f} GiB")

@@ -95,7 +95,7 @@ def test_library_spectra_that_miss_bands_are_left_out(scene, tmp_path, pipeline)
 def test_spectra_that_do_not_cover_the_cube(scene, tmp_path, pipeline, capsys):
     path = write_library(tmp_path / "known", np.full((1, 9), 0.5), ["a"], np.linspace(400, 800, 9))
     assert main(["unmix", str(scene), "--endmembers", str(path), "-o", str(tmp_path / "out")]) == 2
-    assert "22 bands of the cube, wavelengths (nm) 850 to 2400" in capsys.readouterr().err
+    assert "23 bands of the cube, wavelengths (nm) 850 to 2400" in capsys.readouterr().err
     path = write_library(tmp_path / "bare", np.full((1, 9), 0.5), ["a"])
     assert main(["unmix", str(scene), "--endmembers", str(path), "-o", str(tmp_path / "out")]) == 2
     assert "9 bands, the cube has 41" in capsys.readouterr().err

@@ -158,14 +158,23 @@ def test_bad_sizes(text):
         parse_size(text)
 
 
+GRANULE = (1280, 1242, 285)
+
+
 def test_tiles_fit_in_memory():
-    sizes = [tile_size(int(memory * GIB), 285, 6) for memory in (1.2, 2, 4, 16)]
+    memories = (1.2, 2, 4, 16)
+    sizes = [tile_size(int(memory * GIB), GRANULE, 6) for memory in memories]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
-    assert all(unmixing_memory(size**2, 285, 6) <= m * GIB for size, m in zip(sizes, (1.2, 2, 4, 16)))
-    assert tile_size(4 * GIB, 285, 6, processes=2) <= sizes[2]
+    assert all(unmixing_memory(size**2, 285, 6) <= memory * GIB for size, memory in zip(sizes, memories))
+    assert tile_size(4 * GIB, GRANULE, 6, processes=2) <= sizes[2]
     with pytest.raises(ValueError, match="smallest tiles of 2 processes need"):
-        tile_size(GIB, 285, 6, processes=2)
-    assert fits_at_once(4 * GIB, (95, 95, 156), 3) and not fits_at_once(4 * GIB, (1280, 1242, 285), 6)
+        tile_size(GIB, GRANULE, 6, processes=2)
+    assert fits_at_once(4 * GIB, (95, 95, 156), 3) and not fits_at_once(4 * GIB, GRANULE, 6)
+
+
+def test_every_process_gets_tiles():
+    size = tile_size(64 * GIB, (300, 300, 100), 4, processes=4)
+    assert len(plan_tiles(300, 300, size, 16).tiles) >= 8
 
 
 def test_quality():
