@@ -15,7 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from ..physics import estimate_noise, gather_evidence
+from ..physics import EVIDENCE_CHANNELS, estimate_noise, gather_evidence
 from .layers import ChannelNorm, EndmemberExchange, ResidualBlock, quieten
 
 _SMALLEST = 1e-3  # abundance at which the logit of the closed-form estimate is cut off
@@ -67,7 +67,7 @@ class HybridSTU(ModelMixin, ConfigMixin):
         )
         self.fold = nn.Conv2d(second * (((spectral_bins + 1) // 2 + 1) // 2), feature_channels, 1)
         self.norm = ChannelNorm(feature_channels)
-        self.conv_pair = nn.Conv2d(2 * feature_channels + 4, hidden_channels, 3, padding=1)
+        self.conv_pair = nn.Conv2d(2 * feature_channels + EVIDENCE_CHANNELS, hidden_channels, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(hidden_channels, hidden_channels) for _ in range(num_blocks))
         self.exchanges = nn.ModuleList(EndmemberExchange(hidden_channels) for _ in range(num_blocks))
         self.norm_out = ChannelNorm(hidden_channels)
@@ -87,7 +87,7 @@ class HybridSTU(ModelMixin, ConfigMixin):
         Args:
             cube: (N, B, H, W) reflectance.
             endmembers: (N, R, B) reflectance, in the scale in which the abundances are counted.
-            evidence: (N, R, 4, H, W) maps from `hsunmix.physics.Evidence.maps`; computed here when `None`.
+            evidence: (N, R, 5, H, W) maps from `hsunmix.physics.Evidence.maps`; computed here when `None`.
             wavelengths: (N, B) in nm; relative band positions when `None`.
             return_dict: `HybridSTUOutput` instead of a tuple.
 

@@ -13,6 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 
+from ..physics import EVIDENCE_CHANNELS
 from .layers import TimeEmbedding, UNetTrunk, fuse, schedule_at
 
 
@@ -51,7 +52,10 @@ class ResUNet2D(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.time_embedding = TimeEmbedding(time_embedding_channels)
-        self.trunk = UNetTrunk(7, 2, block_out_channels, layers_per_block, self.time_embedding.out_channels, dims=2)
+        channels = 3 + EVIDENCE_CHANNELS
+        self.trunk = UNetTrunk(
+            channels, 2, block_out_channels, layers_per_block, self.time_embedding.out_channels, dims=2
+        )
 
     def forward(
         self,
@@ -69,7 +73,7 @@ class ResUNet2D(ModelMixin, ConfigMixin):
             timestep: scalar or (N,).
             coarse: (N, R, H, W) coarse abundances in [0, 1].
             coarse_log_std: (N, R, H, W) natural logarithm of their expected error.
-            evidence: (N, R, 4, H, W) maps from `hsunmix.physics.Evidence.maps`.
+            evidence: (N, R, 5, H, W) maps from `hsunmix.physics.Evidence.maps`.
             return_dict: `ResUNet2DOutput` instead of a tuple.
 
         Returns:
@@ -82,7 +86,7 @@ class ResUNet2D(ModelMixin, ConfigMixin):
         base, std = fuse(sample, signal, noise, centred, coarse_std)
         log_std = std.log()
         inputs = torch.stack([base, centred, log_std / 3 + 1.0], dim=2)
-        inputs = torch.cat([inputs.to(sample.dtype), evidence.to(sample.dtype)], dim=2).flatten(0, 1)  # [N*R, 7, H, W]
+        inputs = torch.cat([inputs.to(sample.dtype), evidence.to(sample.dtype)], dim=2).flatten(0, 1)  # [N*R, 8, H, W]
         time = self.time_embedding(timestep, n * num_endmembers, inputs)
         output = self.trunk(inputs, time, num_endmembers).unflatten(0, (n, num_endmembers)).float()
         clean = (base + std * output[:, :, 0]).to(sample.dtype)

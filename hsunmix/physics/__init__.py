@@ -11,7 +11,7 @@ from .consistency import (
     normal_equations,
     solve_nonnegative,
 )
-from .evidence import Evidence, gather_evidence, scatter
+from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
 from .simplex import project_simplex, split_brightness
@@ -19,6 +19,7 @@ from .simplex import project_simplex, split_brightness
 __all__ = [
     "BRIGHTNESS_THRESHOLD",
     "BrightnessModel",
+    "EVIDENCE_CHANNELS",
     "Evidence",
     "abundance_std",
     "abundance_step",

@@ -12,6 +12,7 @@ import torch
 from .consistency import abundance_std, anchor_brightness, normal_equations, solve_nonnegative
 from .simplex import split_brightness
 
+EVIDENCE_CHANNELS = 5  # of `Evidence.maps`
 # Model errors are smooth along the spectrum: so many neighbouring bands repeat one error.
 _BANDS_PER_ERROR = 9.0
 # Weight of the model error, whose distribution over the bands nobody knows, against that of the noise.
@@ -29,6 +30,7 @@ class Evidence:
             endmembers, whose error grows with the brightness of the pixel.
         scaled_abundances: (N, R) exact solution `b = s * a` under `b >= 0`.
         abundances: (N, R) `b / sum b`.
+        unbounded: (N, R) least squares without bounds, over the same `sum b`; may be negative.
         std: (N, R) standard deviation that sensor noise and uncertain endmembers cause in `abundances`. Other model
             error is left out: with exact endmembers and no noise the data have the last word.
         brightness: (N,) `sum b`.
@@ -42,6 +44,7 @@ class Evidence:
     confidence: torch.Tensor
     scaled_abundances: torch.Tensor
     abundances: torch.Tensor
+    unbounded: torch.Tensor
     std: torch.Tensor
     brightness: torch.Tensor
     misfit: torch.Tensor
@@ -55,7 +58,8 @@ class Evidence:
             valid: (H, W) bool, where the N pixels lie; the mean of the others fills the rest.
 
         Returns:
-            (R, 4, H, W): abundance, log of its standard deviation, log of relative brightness, misfit.
+            (R, 5, H, W): abundance, log of its standard deviation, log of relative brightness, misfit, and the
+            abundance without bounds, whose noise averages out where that of the bounded one leaves a bias.
         """
         relative = self.brightness / self.brightness.median().clamp_min(1e-6)
         channels = [
@@ -63,6 +67,7 @@ class Evidence:
             self.std.log10() / 1.5 + 1.5,
             relative.clamp(0.02, 50).log()[:, None].expand_as(self.std) / 2,
             (self.misfit.clamp_max(6)[:, None].expand_as(self.std) - 1) / 2,
+            2 * self.unbounded.clamp(-2, 3) - 1,
         ]
         return scatter(torch.stack(channels, dim=-1), valid).permute(2, 3, 0, 1)
 
@@ -132,6 +137,8 @@ def gather_evidence(
     confidence = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
     abundances, total = split_brightness(scaled)
     floor = 1e-3 * total.median().clamp_min(1e-6)
+    ridge = 1e-10 * gram.diagonal().mean() * torch.eye(num_endmembers, dtype=gram.dtype, device=gram.device)
+    free = torch.linalg.solve(gram + ridge, rhs.T).T
     std = abundance_std(gram) * confidence.rsqrt()[:, None] / total.clamp_min(floor)[:, None]
     residual = pixels - scaled.to(pixels.dtype) @ endmembers
     chi2 = (residual / noise_std).square().sum(1) / max(num_bands - num_endmembers, 1)
@@ -142,6 +149,7 @@ def gather_evidence(
         confidence=confidence,
         scaled_abundances=scaled.to(dtype),
         abundances=abundances.to(dtype),
+        unbounded=(free / total.clamp_min(floor)[:, None]).to(dtype),
         std=std.clamp(1e-5, 1.0).to(dtype),
         brightness=total.to(dtype),
         misfit=0.5 * chi2.clamp_min(1.0).log(),

@@ -111,7 +111,7 @@ class Chain:
         return scatter(split_brightness(self.scaled_abundances)[0], self.cube.valid).permute(2, 0, 1)
 
     def evidence_maps(self) -> torch.Tensor:
-        """(R, 4, H, W) what the data alone say, as input of the networks; brightness relative to the whole scene."""
+        """(R, 5, H, W) what the data alone say, as input of the networks; brightness relative to the whole scene."""
         maps = self.evidence.maps(self.cube.valid)
         if self.followed is not None:
             own = self.evidence.brightness.median().clamp_min(1e-6)

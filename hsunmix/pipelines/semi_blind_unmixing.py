@@ -396,7 +396,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         output = self.encoder(
             torch.stack([chain.cube.image() for chain in some]).to(dtype),  # [n, K, H, W]
             torch.stack([chain.coarse_endmembers for chain in some]).to(dtype),  # [n, R, K]
-            torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 4, H, W]
+            torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 5, H, W]
             _wavelengths(some),
         )
         for chain, maps, log_std in zip(some, output.abundances.float(), output.log_std.float(), strict=True):
@@ -432,7 +432,7 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             t,
             torch.stack([chain.coarse_maps for chain in some]).to(dtype),
             torch.stack([chain.coarse_log_std for chain in some]).to(dtype),
-            torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 4, H, W]
+            torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 5, H, W]
         )
         for chain, clean, log_std in zip(some, output.sample.float(), output.log_std.float(), strict=True):
             chain.pull_abundances((clean + 1) / 2, log_std.exp() / 2, self.guidance_scale)

@@ -20,7 +20,6 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--size", type=int, default=64, help="rows and columns of a simulated scene")
     add("--max_endmembers", type=int, default=7)
-    add("--extraction", choices=("vca", "auto"), default="vca", help="endmembers of part of the scenes: fast, or real")
     add("--given_fraction", type=float, default=0.4, help="share of scenes whose endmembers are known exactly")
     add("--extracted_fraction", type=float, default=0.2, help="share of scenes whose endmembers are extracted")
     add("--train_batch_size", type=int, default=4, help="scenes per process and step")

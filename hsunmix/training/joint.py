@@ -120,7 +120,7 @@ def normal_equations(batch: dict, endmembers: torch.Tensor, std: torch.Tensor) -
         std: (N, R, B) their standard deviation.
 
     Returns:
-        `maps` (N, R, 4, H, W), and what `consistent_maps` takes.
+        `maps` (N, R, 5, H, W), and what `consistent_maps` takes.
     """
     rows = []
     for cube, spectra, error, fixed, precision in zip(

@@ -117,7 +117,6 @@ def _example_config(args: argparse.Namespace, batch_size: int) -> ExampleConfig:
         num_endmembers=(2, args.max_endmembers),
         given_fraction=args.given_fraction,
         extracted_fraction=args.extracted_fraction,
-        extraction=args.extraction,
         labelled_fraction=args.labelled_fraction,
     )
 

@@ -26,7 +26,7 @@ def make_inputs(cls, seed=0):
         return low + (high - low) * torch.rand(shape, generator=generator)
 
     wavelengths = torch.linspace(450, 2350, BANDS).expand(BATCH, BANDS)
-    evidence = uniform(BATCH, R, 4, HEIGHT, WIDTH)
+    evidence = uniform(BATCH, R, 5, HEIGHT, WIDTH)
     if cls is HybridSTU:
         cube, endmembers = uniform(BATCH, BANDS, HEIGHT, WIDTH), uniform(BATCH, R, BANDS)
         return {"cube": cube, "endmembers": endmembers, "evidence": evidence, "wavelengths": wavelengths}
