@@ -30,6 +30,12 @@ def work_folder(args: argparse.Namespace) -> TileStore:
     return TileStore(args.output / WORK_FOLDER)
 
 
+def _count_endmembers(args: argparse.Namespace, known: dict[str, SpectralLibrary]) -> int:
+    """Their number, or one that is probably not exceeded, to plan the memory with."""
+    given = [len(library) for key, library in known.items() if key != "library"]
+    return args.num_endmembers or max([_PROBABLE_ENDMEMBERS, *given])
+
+
 def plan_scene(
     args: argparse.Namespace, cube: Cube, known: dict[str, SpectralLibrary], processes: int
 ) -> TilePlan | None:
@@ -41,7 +47,7 @@ def plan_scene(
     from hsunmix.tiling import fits_at_once, parse_size, plan_tiles, tile_size
 
     height, width, _ = cube.shape
-    count = args.num_endmembers or max([_PROBABLE_ENDMEMBERS, *(len(known[k]) for k in known if k != "library")])
+    count = _count_endmembers(args, known)
     try:
         memory = parse_size(args.memory)
     except ValueError as error:
@@ -63,8 +69,14 @@ def plan_scene(
         raise ValueError(f"--tile {size} --overlap {overlap}: {error}") from error
 
 
-def settings_of(args: argparse.Namespace, cube: Cube, plan: TilePlan, device: str) -> dict[str, Any]:
+def settings_of(
+    args: argparse.Namespace, cube: Cube, known: dict[str, SpectralLibrary], plan: TilePlan, device: str
+) -> dict[str, Any]:
     """Everything that the result depends on; a run is only continued with the same."""
+    from hsunmix.tiling import parse_size, sample_pixels
+
+    earlier = work_folder(args).settings() if args.resume else None
+    sample = sample_pixels(parse_size(args.memory), cube.num_bands, _count_endmembers(args, known))
     file = cube.path or args.cube
     stat = file.stat()
     settings: dict[str, Any] = {key: getattr(args, key) for key in SETTINGS}
@@ -83,6 +95,7 @@ def settings_of(args: argparse.Namespace, cube: Cube, plan: TilePlan, device: st
         "checkpoint_files": [[str(path.relative_to(checkpoint)), path.stat().st_size] for path in weights],
         "tile": plan.size,
         "overlap": plan.overlap,
+        "sample": earlier["sample"] if earlier else sample,
         "device": device.split(":")[0],
         "versions": {key: value for key, value in versions().items() if key in ("hsunmix", "torch")},
     }
@@ -117,11 +130,11 @@ def run_tiled(
     from hsunmix.tiling import TiledUnmixing
 
     store = work_folder(args)
-    settings = settings_of(args, cube, plan, ranks.device)
+    settings = settings_of(args, cube, known, plan, ranks.device)
     if ranks.is_main:
         store.begin(settings, args.resume)
     ranks.barrier()
-    run = TiledUnmixing(load(), cube, plan, store, _options(args, known, ranks.device))
+    run = TiledUnmixing(load(), cube, plan, store, _options(args, known, ranks.device, settings["sample"]))
     lap("load")
     if ranks.is_main:
         run.estimate_scene()
@@ -143,7 +156,7 @@ def run_tiled(
     return 0
 
 
-def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device: str) -> Any:
+def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device: str, sample: int) -> Any:
     from hsunmix.tiling import UnmixingOptions
 
     spectra = {key: library.spectra for key, library in known.items()}
@@ -157,6 +170,7 @@ def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device
         },
         seed=args.seed,
         batch_tiles=1 if device == "cpu" else 4,
+        sample=sample,
     )
 
 

@@ -1,7 +1,7 @@
 """Scenes larger than memory: tiles, what holds for all of them, and what survives a crash."""
 
 from .engine import SceneResult, TiledUnmixing, UnmixingOptions
-from .memory import available_memory, fits_at_once, parse_size, peak_memory, tile_size, unmixing_memory
+from .memory import fits_at_once, parse_size, peak_memory, sample_pixels, tile_size, unmixing_memory
 from .plan import Tile, TilePlan, plan_tiles
 from .quality import QUALITY_CLASSES, QUALITY_COLORS, classify_quality, residual_limit, saturated_pixels
 from .sample import sample_scene
@@ -16,13 +16,13 @@ __all__ = [
     "TileStore",
     "TiledUnmixing",
     "UnmixingOptions",
-    "available_memory",
     "classify_quality",
     "fits_at_once",
     "parse_size",
     "peak_memory",
     "plan_tiles",
     "residual_limit",
+    "sample_pixels",
     "sample_scene",
     "saturated_pixels",
     "tile_size",

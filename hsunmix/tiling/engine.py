@@ -37,12 +37,14 @@ class UnmixingOptions:
         sampler: those of every call: `num_inference_steps`, `strength`, `ensemble_size`, `output_uncertainty`.
         seed: of all randomness.
         batch_tiles: tiles per call of the pipeline.
+        sample: pixels that the scene as a whole is estimated from, at most.
     """
 
     scene: Mapping[str, Any] = field(default_factory=dict)
     sampler: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     batch_tiles: int = 1
+    sample: int = 160 * 160
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class TiledUnmixing:
         if self.store.scene_path.is_file():
             return
         with self._timed("sample"):
-            sample = sample_scene(self.cube)
+            sample = sample_scene(self.cube, self.options.sample)
         with self._timed("scene"):
             options = dict(self.options.scene) | dict(self.options.sampler)
             output: Any = self.pipe(sample, **options, generator=self._generator())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 
-__all__ = ["available_memory", "parse_size", "peak_memory", "tile_size", "unmixing_memory"]
+__all__ = ["fits_at_once", "parse_size", "peak_memory", "sample_pixels", "tile_size", "unmixing_memory"]
 
-# Measured with the networks of the bundled checkpoint on a CPU; see tests/tiling/test_memory.py.
-_PROCESS = 700 * 2**20  # interpreter, torch, networks
-_PER_VALUE = 30  # bytes per pixel and band: cube, its float64 products, what the encoder makes of it
-_PER_PIXEL = 6_000  # bytes per pixel: feature maps of the encoder
-_PER_MAP = 3_000  # bytes per pixel and endmember: feature maps of the UNet
+# Upper bounds of what was measured on a CPU with networks of the size of the bundled ones: 556 MiB for 64 x 64 pixels,
+# 754 for 128 x 128, 824 for 192 x 192 (285 bands, 6 endmembers), 702 for 128 x 128 with 100 bands.
+_PROCESS = 500 * 2**20  # interpreter, torch, networks
+_PER_VALUE = 12  # bytes per pixel and band: the cube and its products
+_PER_PIXEL = 12_000  # bytes per pixel: feature maps of the encoder
+_PER_MAP = 500  # bytes per pixel and endmember
+_SAMPLES = (320, 224, 160, 112)  # rows and columns
 _SIZES = (256, 192, 128, 96, 64, 48, 32)
 _TILES_EACH = 2  # at least, of each of several processes
 _LARGEST_ALONE = 512 * 512  # pixels; larger scenes are tiled even where they would fit
@@ -56,20 +57,17 @@ def tile_size(memory: int, shape: tuple[int, int, int], num_endmembers: int, pro
     raise ValueError(f"`memory` is {memory / 2**30:.1f} GiB; the smallest tiles{of} need {needed / 2**30:.1f} GiB")
 
 
+def sample_pixels(memory: int, num_bands: int, num_endmembers: int) -> int:
+    """Pixels of the sample that a scene is estimated from: 320 x 320, or fewer where the memory is small."""
+    fitting = [n * n for n in _SAMPLES if unmixing_memory(n * n, num_bands, num_endmembers) <= memory]
+    return [*fitting, _SAMPLES[-1] ** 2][0]
+
+
 def fits_at_once(memory: int, shape: tuple[int, int, int], num_endmembers: int) -> bool:
     """Whether a scene (H, W, B) is small enough to be unmixed without tiles."""
     height, width, bands = shape
     pixels = height * width
     return pixels <= _LARGEST_ALONE and unmixing_memory(pixels, bands, num_endmembers) <= memory
-
-
-def available_memory() -> int:
-    """Bytes that are free on this machine, or half of its memory where it doesn't tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 4 * 2**30
 
 
 def peak_memory() -> int | None:

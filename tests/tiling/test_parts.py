@@ -13,6 +13,7 @@ from hsunmix.tiling import (
     parse_size,
     plan_tiles,
     residual_limit,
+    sample_pixels,
     sample_scene,
     saturated_pixels,
     tile_size,
@@ -162,13 +163,14 @@ GRANULE = (1280, 1242, 285)
 
 
 def test_tiles_fit_in_memory():
-    memories = (1.2, 2, 4, 16)
+    memories = (0.6, 0.9, 2, 16)
     sizes = [tile_size(int(memory * GIB), GRANULE, 6) for memory in memories]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
     assert all(unmixing_memory(size**2, 285, 6) <= memory * GIB for size, memory in zip(sizes, memories))
-    assert tile_size(4 * GIB, GRANULE, 6, processes=2) <= sizes[2]
+    assert tile_size(2 * GIB, GRANULE, 6, processes=2) <= sizes[2]
     with pytest.raises(ValueError, match="smallest tiles of 2 processes need"):
         tile_size(GIB, GRANULE, 6, processes=2)
+    assert sample_pixels(4 * GIB, 285, 6) == 320 * 320 and sample_pixels(GIB, 285, 6) < 320 * 320
     assert fits_at_once(4 * GIB, (95, 95, 156), 3) and not fits_at_once(4 * GIB, GRANULE, 6)
 
 
