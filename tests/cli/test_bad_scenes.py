@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hsunmix.cli import unmix
-from hsunmix.cli.main import main
+from hsunmix.cli.main import build_parser, main
+from hsunmix.cli.options import load_networks
 from hsunmix.data import read_cube, write_cube, write_library
 
 from ..data.files import make_cube, write_envi_raw
@@ -133,3 +134,24 @@ def test_emit_on_its_map(tmp_path):
     assert maps.shape == (13, 11, 2) and maps.georeference.crs == "EPSG:4326"
     with np.load(out / "results.npz") as archive:
         np.testing.assert_array_equal(maps.data[1:, 1:10], archive["abundances"][::-1])
+
+
+def test_number_format_and_compilation_of_the_networks():
+    done = []
+
+    class Network:
+        def compile(self, **options):
+            done.append(options)
+
+    class Pipeline:
+        encoder, unet = Network(), Network()
+
+        def to(self, dtype):
+            done.append(str(dtype))
+
+    args = build_parser().parse_args(["unmix", "a", "-o", "b", "--dtype", "bfloat16", "--compile"])
+    load_networks(args, lambda *_: Pipeline(), "cpu", True)
+    assert done == ["torch.bfloat16", {"dynamic": False}, {"dynamic": False}]
+    done.clear()
+    load_networks(build_parser().parse_args(["unmix", "a", "-o", "b"]), lambda *_: Pipeline(), "cpu", True)
+    assert done == []
