@@ -9,14 +9,16 @@ from typing import Any
 from .common import choose_device, distinct, first, load_pipeline, output_folder, say
 
 DESCRIPTION = """\
-Simulate a scene whose truth is known (parametric spectra, 20 dB of noise), unmix it knowing only the number of
-materials, and compare the coarse estimate with the refined one. Writes pictures of both beside the truth.
+Simulate a scene whose truth is known (parametric spectra, 20 dB of noise), unmix it, and compare the coarse estimate
+with the refined one. The materials are known only roughly, as from a field campaign: every spectrum that the method
+gets is 5 degrees off (--blind: it gets none, only their number). Writes pictures of both beside the truth.
 """
 
 EXAMPLES = """\
 examples:
   hsunmix demo
   hsunmix demo --seed 7 --snr 15 -r 5 -o demo7
+  hsunmix demo --blind
 """
 
 
@@ -32,6 +34,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.add_argument("-r", "--num-endmembers", metavar="N", type=int, default=4, help="materials (default: 4)")
     parser.add_argument("--size", metavar="N", type=int, default=64, help="rows and columns (default: 64)")
     parser.add_argument("--snr", metavar="DB", type=float, default=20.0, help="signal to noise (default: 20)")
+    parser.add_argument("--blind", action="store_true", help="only the number of materials is known")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of scene and sampler (default: 0)")
     parser.add_argument("--steps", metavar="N", type=int, help="denoising steps")
     parser.add_argument("--checkpoint", metavar="DIR_OR_REPO", default="base", help="default: base")
@@ -43,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Simulate, unmix, score, draw."""
     import torch
 
+    from hsunmix.evaluation import perturb_endmembers
+
     folder = output_folder(args.output, (), overwrite=True)
     device = choose_device(args.device)
     scene = simulate_scene(args)
@@ -51,12 +56,15 @@ def run(args: argparse.Namespace) -> int:
     low, high = scene["wavelengths"].min(), scene["wavelengths"].max()
     say(
         f"simulated scene: {height} x {width} pixels, {bands} bands ({low:.0f} to {high:.0f} nm), "
-        f"{args.num_endmembers} endmembers, {args.snr:g} dB, seed {args.seed}"
+        f"{args.num_endmembers} endmembers, {args.snr:g} dB, seed {args.seed}; "
+        + ("nothing known but their number" if args.blind else "known spectra are 5 degrees off")
     )
+    known = {} if args.blind else {"endmembers": perturb_endmembers(scene["endmembers"], 5.0, args.seed)}
     output = pipe(
         scene["observed"],
         wavelengths=scene["wavelengths"],
         num_endmembers=args.num_endmembers,
+        **known,
         num_inference_steps=args.steps,
         generator=torch.Generator("cpu").manual_seed(args.seed),
     )

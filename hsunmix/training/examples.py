@@ -159,9 +159,10 @@ def make_example(
 
     draw = float(torch.rand((), generator=generator))
     given = draw < config.given_fraction
+    extracted = not given and draw < config.given_fraction + config.extracted_fraction
     if given:
         coarse = truth
-    elif draw < config.given_fraction + config.extracted_fraction:
+    elif extracted:
         coarse = extract_like(pixels, truth, generator)
     else:
         coarse = spoil_endmembers(truth, generator, config)
@@ -180,6 +181,7 @@ def make_example(
             better_std = (error * (0.3 * torch.randn(error.shape, generator=generator)).exp()).expand_as(moved)
         else:
             better, better_std = predict_endmembers(endmember_unet, coarse, moved, moved_std, start, wavelengths)
+            better = coarse if extracted else better  # the pipeline leaves extracted ones where they are in their span
         if counted:
             better = better / better.amax(1, keepdim=True).clamp_min(1e-3)
         refined = gather_evidence(pixels, better, noise_std, 1.0, precision, better_std)

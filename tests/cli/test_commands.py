@@ -219,6 +219,9 @@ def test_demo_prints_coarse_and_refined(tmp_path, pipeline, capsys):
         assert word in text
     assert (tmp_path / "demo" / "abundances.png").exists()
     assert np.isfinite(pipeline.calls[0].cube).all()
+    assert main(["demo", "--blind", "--size", "16", "-r", "3", "-o", str(tmp_path / "blind")]) == 0
+    rough, blind = (vars(call).get("endmembers") for call in pipeline.calls)
+    assert rough.shape[0] == 3 and blind is None
 
 
 def test_every_command_teaches(capsys):
