@@ -11,7 +11,7 @@ from typing import Any
 
 from .common import choose_device, load_pipeline, output_folder, say
 from .options import add_method_options, add_output_options, add_scene_options, add_tiling_options, load_networks
-from .processes import group_rank, in_group, run_processes
+from .processes import group_rank, in_group, own_device, run_processes
 from .unmix import unmix_scene
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return run_processes(args.argv, args.num_processes)
     rank, count = group_rank()
     output_folder(args.output, (), overwrite=True)
-    device = choose_device(args.device)
+    device = own_device(choose_device(args.device))
     pipe = load_networks(args, load_pipeline, device, quiet=True)
     folders = dict(zip(scenes, distinct_names(scenes)))
     failed = []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 _WAIT = timedelta(days=2)  # a process may have to wait for the others as long as a scene takes
 
@@ -46,6 +49,15 @@ def group_rank() -> tuple[int, int]:
     return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if in_group() else (0, 1)
 
 
+def own_device(device: str) -> str:
+    """The accelerator of this process, where several processes share the machine's accelerators."""
+    if not in_group() or device != "cuda":
+        return device
+    import torch
+
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+
+
 def join_group(device: str) -> Ranks:
     """Meet the other processes; alone where there are none.
 
@@ -80,14 +92,22 @@ def run_processes(argv: Sequence[str], count: int) -> int:
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
         environment = {"OMP_NUM_THREADS": threads, **os.environ, **shared, **own}
         children.append(subprocess.Popen([sys.executable, "-m", "hsunmix", *argv], env=environment))
+    earlier = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:
         return _wait(children)
     finally:
+        if earlier is not None:
+            signal.signal(signal.SIGTERM, earlier)
         for child in children:
             if child.poll() is None:
                 child.terminate()
         for child in children:
             child.wait()
+
+
+def _stop(*_: object) -> NoReturn:
+    """Turn a signal into an exception, so that the children are stopped too."""
+    raise SystemExit(143)
 
 
 def _wait(children: list[subprocess.Popen]) -> int:

@@ -1,11 +1,16 @@
 """`hsunmix batch`: many scenes, of which some fail."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hsunmix.cli import batch
+from hsunmix.cli import batch, processes
 from hsunmix.cli.main import main
 from hsunmix.data import write_cube, write_library
 
@@ -70,3 +75,24 @@ def test_inputs(scenes, tmp_path, pipeline, capsys):
 def test_names_of_folders_are_distinct(tmp_path):
     paths = [tmp_path / name for name in ("x/a.hdr", "x/a.npy", "y/b.npy", "x/b.npy", "c.nc")]
     assert batch.distinct_names(paths) == ["a.hdr", "a.npy", "y_b.npy", "x_b.npy", "c"]
+
+
+@pytest.mark.parametrize("how", ["failure", "signal"])
+def test_no_process_is_left_behind(tmp_path, how):
+    """Where one process fails, or the command is stopped, the others end too."""
+    (tmp_path / "hsunmix").mkdir()
+    (tmp_path / "hsunmix" / "__init__.py").write_text("")
+    wait = "import os, sys, time\nopen(os.environ['RANK'], 'w').write(str(os.getpid()))\n"
+    ending = "sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(60)\n"
+    (tmp_path / "hsunmix" / "__main__.py").write_text(wait + (ending if how == "failure" else "time.sleep(60)\n"))
+    source = Path(processes.__file__).read_text()  # run by itself: it imports nothing of the package
+    (tmp_path / "parent.py").write_text(source + "\nsys.exit(run_processes([], 2))\n")
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."})
+    while not all((tmp_path / rank).exists() and (tmp_path / rank).read_text() for rank in "01"):
+        time.sleep(0.05)
+    if how == "signal":
+        parent.terminate()
+    assert parent.wait(60) == (7 if how == "failure" else 143)
+    for rank in "01":
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / rank).read_text()), 0)
