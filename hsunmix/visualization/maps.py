@@ -108,7 +108,7 @@ def _show(axes: Any, values: np.ndarray, colors: str = "viridis", limit: float =
 def _abundance_bar(figure: Any, image: Any, grid: np.ndarray) -> None:
     bar = figure.colorbar(image, ax=list(grid.flat), fraction=0.05, pad=0.015, aspect=18 * len(grid))
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1])
-    _label(bar, "fraction of pixel")  # as long as the bar of the flattest map allows
+    _label(bar, "abundance (fraction)")  # as long as the bar of the flattest map allows
 
 
 def _label(bar: Any, text: str) -> None:
