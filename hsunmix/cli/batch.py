@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, output_folder, say
-from .options import add_method_options, add_output_options, add_scene_options, add_tiling_options, load_networks
-from .processes import group_rank, in_group, own_device, run_processes
+from .options import add_unmixing_options, load_networks
+from .processes import group_rank, own_device, run_processes, starts_group
 from .unmix import unmix_scene
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.set_defaults(run=run)
     parser.add_argument("inputs", metavar="SCENE", type=Path, nargs="+", help="files, or folders of them")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for the results")
-    add_scene_options(parser)
-    add_method_options(parser)
-    add_output_options(parser)
-    add_tiling_options(parser)
+    add_unmixing_options(parser)
     return parser
 
 
@@ -53,10 +50,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 1 where a scene failed.
     """
-    if args.num_processes < 1:
-        raise ValueError(f"--num-processes must be at least 1, got {args.num_processes}")
     scenes = find_scenes(args.inputs)
-    if args.num_processes > 1 and not in_group():
+    if starts_group(args.num_processes):
         return run_processes(args.argv, args.num_processes)
     rank, count = group_rank()
     output_folder(args.output, (), overwrite=True)

@@ -34,6 +34,14 @@ SETTINGS = (
 )
 
 
+def add_unmixing_options(parser: argparse.ArgumentParser) -> None:
+    """All options of unmixing."""
+    add_scene_options(parser)
+    add_method_options(parser)
+    add_output_options(parser)
+    add_tiling_options(parser)
+
+
 def add_scene_options(parser: argparse.ArgumentParser) -> None:
     """What is known about the scene, and what is to be left out of it."""
     known = parser.add_argument_group("what is known about the scene")

@@ -44,6 +44,17 @@ def in_group() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
+def starts_group(count: int) -> bool:
+    """Whether this process is the one that starts `count` others.
+
+    Raises:
+        ValueError: `count` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"--num-processes must be at least 1, got {count}")
+    return count > 1 and not in_group()
+
+
 def group_rank() -> tuple[int, int]:
     """Number of this process and of all, without talking to the others."""
     return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if in_group() else (0, 1)

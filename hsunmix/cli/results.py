@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hsunmix.data import Cube, MapLayer
 
 FILES = ("abundances.hdr", "abundances.tif", "endmembers.hdr", "results.npz", "summary.json")
+SPECTRA = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")  # fields of the pipeline's output
 _PREVIEW = 1000  # pixels of the longer side of pictures
 _STATISTICS = 2_000_000  # pixels that numbers of the summary are computed from, at most
 

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsunmix import bundled_checkpoint
+
 from .common import bundled_checkpoints, say, versions
 from .known import name_endmembers
 from .options import DEFAULT_OVERLAP, SETTINGS
 from .processes import Ranks, in_group
-from .results import SceneMaps, publish, report, summarize, write_results
+from .results import SPECTRA, SceneMaps, publish, report, summarize, write_results
 
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
@@ -85,7 +87,7 @@ def settings_of(
             settings[f"{key}_content"] = hashlib.sha256(settings[key].read_bytes()).hexdigest()[:16]
     checkpoint = Path(args.checkpoint)
     if args.checkpoint in bundled_checkpoints():
-        checkpoint = Path(__file__).resolve().parent.parent / "checkpoints" / args.checkpoint
+        checkpoint = Path(bundled_checkpoint(args.checkpoint))
     weights = sorted(checkpoint.glob("*/*.safetensors"))
     settings |= {
         "cube": str(file.resolve()),
@@ -205,8 +207,7 @@ def _write(
         residual=residual,
         quality=classify_quality(residual, parts["saturated"][:, :, 0] > 0, scene.residual_limit),
     )
-    keys = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")
-    spectra = {key: getattr(scene, key) for key in keys}
+    spectra = {key: getattr(scene, key) for key in SPECTRA}
     names = name_endmembers(spectra, known)
     staging = run.store.folder / "results"
     write_results(staging, cube, maps, spectra, names, args.format, args.ortho)

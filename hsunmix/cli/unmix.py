@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from .common import choose_device, first, load_pipeline, output_folder, say, versions
 from .known import name_endmembers, read_known_spectra
-from .options import (
-    SETTINGS,
-    add_method_options,
-    add_output_options,
-    add_scene_options,
-    add_tiling_options,
-    load_networks,
-    open_scene,
-)
-from .processes import Ranks, group_rank, in_group, join_group, run_processes
-from .results import FILES, SceneMaps, publish, report, summarize, write_results
+from .options import SETTINGS, add_unmixing_options, load_networks, open_scene
+from .processes import Ranks, group_rank, join_group, run_processes, starts_group
+from .results import FILES, SPECTRA, SceneMaps, publish, report, summarize, write_results
 from .tiled import WORK_FOLDER, plan_scene, run_tiled, work_folder
 
 if TYPE_CHECKING:
@@ -63,8 +55,6 @@ files written to DIR:
   timing.json             seconds and memory of a scene in tiles; all other files are the same however it was run
 """
 
-SPECTRA = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")
-
 
 def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     """Add the subcommand to the command's subparsers."""
@@ -76,18 +66,13 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
         "cube", metavar="CUBE", type=Path, help="ENVI, EMIT (.nc), EnMAP, PRISMA (.he5), GeoTIFF, .npy, .npz or .mat"
     )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for the results")
-    add_scene_options(parser)
-    add_method_options(parser)
-    add_output_options(parser)
-    add_tiling_options(parser)
+    add_unmixing_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, unmix, write; in several processes where asked."""
-    if args.num_processes < 1:
-        raise ValueError(f"--num-processes must be at least 1, got {args.num_processes}")
-    if args.num_processes > 1 and not in_group():
+    if starts_group(args.num_processes):
         return run_processes(args.argv, args.num_processes)
     return unmix_scene(args)
 

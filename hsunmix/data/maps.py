@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .cube import Cube
+from .georeference import Georeference, OrthoGrid
 from .geotiff import GDAL_CACHE
 from .optional import require
 from .writers import GEOGRAPHIC_KEYS, atomic_path, header_lines
@@ -84,30 +85,31 @@ def write_layer(
         raise ValueError(f"`format` must be one of {', '.join(MAP_FORMATS)}, got {format!r}")
     if ortho and cube.ortho is None:
         raise ValueError("`ortho`: the cube has no lookup table onto a map; only EMIT files bring one")
-    shape = cube.ortho.shape if ortho and cube.ortho else layer.values.shape[:2]
-    blocks = _row_blocks(layer, cube, ortho)
-    write = _write_envi if format == "envi" else _write_tiff
-    return write(Path(folder), layer, cube, (shape[0], shape[1]), blocks, ortho, format)
+    grid = cube.ortho if ortho else None
+    height, width = layer.values.shape[:2] if grid is None else grid.shape
+    blocks = _row_blocks(layer, grid, height)
+    if format == "envi":
+        place = cube.metadata if grid is None else grid.georeference.envi_header()
+        return _write_envi(Path(folder), layer, (height, width), blocks, place)
+    where = cube.georeference if grid is None else grid.georeference
+    return _write_tiff(Path(folder), layer, (height, width), blocks, where, cloud_optimised=format == "cog")
 
 
-def _row_blocks(layer: MapLayer, cube: Cube, ortho: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and (h, W, C) values of one block of rows after the other."""
+def _row_blocks(layer: MapLayer, grid: OrthoGrid | None, height: int) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and (h, W, C) values of one block of rows after the other, laid out on the grid if there is one."""
     values = layer.values if layer.values.ndim == 3 else layer.values[:, :, None]
-    height = cube.ortho.shape[0] if ortho and cube.ortho else values.shape[0]
     for first in range(0, height, _BLOCK):
         rows = slice(first, min(first + _BLOCK, height))
-        part = cube.ortho.apply(values, layer.nodata, rows) if ortho and cube.ortho else values[rows]
+        part = values[rows] if grid is None else grid.apply(values, layer.nodata, rows)
         yield first, np.asarray(part, dtype=layer.dtype)
 
 
 def _write_envi(
     folder: Path,
     layer: MapLayer,
-    cube: Cube,
     shape: tuple[int, int],
     blocks: Iterator[tuple[int, np.ndarray]],
-    ortho: bool,
-    format: str,
+    place: Mapping[str, Any],
 ) -> list[Path]:
     height, width = shape
     header: dict[str, Any] = {
@@ -128,7 +130,6 @@ def _write_envi(
         header["class lookup"] = [value for color in layer.colors for value in color]
     else:
         header["data ignore value"] = "nan"
-    place = cube.ortho.georeference.envi_header() if ortho and cube.ortho else cube.metadata
     header |= {key: value for key, value in place.items() if key in GEOGRAPHIC_KEYS}
     data_path, header_path = folder / f"{layer.name}.img", folder / f"{layer.name}.hdr"
     with atomic_path(data_path) as temporary, open(temporary, "wb") as file:
@@ -145,15 +146,13 @@ def _write_envi(
 def _write_tiff(
     folder: Path,
     layer: MapLayer,
-    cube: Cube,
     shape: tuple[int, int],
     blocks: Iterator[tuple[int, np.ndarray]],
-    ortho: bool,
-    format: str,
+    place: Georeference | None,
+    cloud_optimised: bool,
 ) -> list[Path]:
     rasterio = require("rasterio", "geo", "writing GeoTIFF")
     copy = require("rasterio.shutil", "geo", "writing GeoTIFF").copy
-    place = cube.ortho.georeference if ortho and cube.ortho else cube.georeference
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "height": shape[0],
@@ -172,7 +171,7 @@ def _write_tiff(
         profile |= {"transform": rasterio.Affine(*place.transform), "crs": place.crs or None}
     path = folder / f"{layer.name}.tif"
     with atomic_path(path) as temporary, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE, GDAL_NUM_THREADS=1):
-        draft = temporary.with_suffix(".draft.tif") if format == "cog" else temporary
+        draft = temporary.with_suffix(".draft.tif") if cloud_optimised else temporary
         try:
             with warnings.catch_warnings():  # https://rasterio.readthedocs.io/en/stable/api/rasterio.errors.html
                 warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)

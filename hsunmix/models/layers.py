@@ -207,6 +207,10 @@ class UNetTrunk(nn.Module):
         return x
 
 
+NOISE_SCHEDULE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "clip_sample": False}
+"""Options of diffusers' schedulers for the schedule of `schedule_at`, on which the networks predict clean samples."""
+
+
 def schedule_at(timestep: torch.Tensor | float | int, num_train_timesteps: int, like: torch.Tensor) -> tuple:
     """Signal and noise level of the cosine schedule (Nichol and Dhariwal, 2021) that the networks are trained on.
 

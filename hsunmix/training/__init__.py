@@ -6,7 +6,7 @@ from .joint import JointModel, joint_loss
 from .losses import abundance_loss, coarse_loss, endmember_loss
 from .real_maps import RealMaps, make_real_maps
 from .recipe import Recipe, load_recipe, run_recipe
-from .validation import validate
+from .validation import as_markdown, validate, validation_scenes
 
 __all__ = [
     "ExampleConfig",
@@ -15,6 +15,7 @@ __all__ = [
     "Recipe",
     "SimulatedExamples",
     "abundance_loss",
+    "as_markdown",
     "assemble",
     "coarse_loss",
     "endmember_loss",
@@ -24,4 +25,5 @@ __all__ = [
     "make_real_maps",
     "run_recipe",
     "validate",
+    "validation_scenes",
 ]

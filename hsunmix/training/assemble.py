@@ -8,6 +8,7 @@ from typing import Any
 from diffusers import DDIMScheduler
 
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
+from ..models.layers import NOISE_SCHEDULE
 from ..pipelines import SemiBlindUnmixingPipeline
 
 
@@ -15,11 +16,9 @@ def make_scheduler(num_train_timesteps: int) -> DDIMScheduler:
     """DDIM on the cosine schedule of training, from pure noise down to nothing left."""
     return DDIMScheduler(
         num_train_timesteps=num_train_timesteps,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
         set_alpha_to_one=True,
         timestep_spacing="trailing",
+        **NOISE_SCHEDULE,
     )
 
 

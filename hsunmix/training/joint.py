@@ -9,7 +9,7 @@ from torch import nn
 
 from ..models import HybridSTU, ResUNet1D, ResUNet2D, laplace_nll, spectral_angle_loss
 from ..models.layers import schedule_at
-from ..physics import estimate_noise, gather_evidence
+from ..physics import anchor_brightness, estimate_noise, gather_evidence, normal_equations
 from .losses import Losses, consistent_maps, endmember_inputs
 
 
@@ -63,7 +63,7 @@ class JointModel(nn.Module):
         for step, t in enumerate(timesteps):
             lines, lines_log_std = (x.float() for x in self.endmember_unet(spectra, t, *conditions, return_dict=False))
             endmembers = self._endmembers(lines, scale, batch)
-            data = normal_equations(batch, endmembers, lines_log_std.exp() / 2 * scale)
+            data = gather_batch(batch, endmembers, lines_log_std.exp() / 2 * scale)
             clean, log_std = (
                 x.float()
                 for x in self.unet(maps, t, coarse.detach(), coarse_log_std.detach(), data["maps"], return_dict=False)
@@ -111,7 +111,7 @@ def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
     }
 
 
-def normal_equations(batch: dict, endmembers: torch.Tensor, std: torch.Tensor) -> dict[str, torch.Tensor]:
+def gather_batch(batch: dict, endmembers: torch.Tensor, std: torch.Tensor) -> dict[str, torch.Tensor]:
     """Evidence of a batch with the given endmembers; the Gram matrix and right-hand side keep their gradient.
 
     Args:
@@ -132,12 +132,12 @@ def normal_equations(batch: dict, endmembers: torch.Tensor, std: torch.Tensor) -
                 pixels, spectra, estimate_noise(pixels), 1.0, float(precision), None if fixed else error
             )
             maps = evidence.maps(torch.ones(cube.shape[1:], dtype=torch.bool, device=cube.device))
-        weighted = spectra.double() / evidence.band_std.double()
+        gram, rhs = anchor_brightness(*normal_equations(pixels, spectra, evidence.band_std), 1.0, precision)
         rows.append(
             {
                 "maps": maps,
-                "gram": weighted @ weighted.T + precision,
-                "rhs": (pixels.double() / evidence.band_std.double()) @ weighted.T + precision,
+                "gram": gram,
+                "rhs": rhs,
                 "confidence": evidence.confidence,
                 "brightness": evidence.brightness,
             }

@@ -10,6 +10,7 @@ import torch
 
 from ..evaluation.benchmark import load_reference_scene
 from ..simulation import Scene
+from .crops import random_crop, random_integer
 
 
 class LabelledScenes:
@@ -36,26 +37,16 @@ class LabelledScenes:
             generator: source of all randomness.
 
         Returns:
-            Scenes with the reference as truth; their brightness and noise are unknown (1, and 0 or what was added).
+            Scenes with the reference as truth; their brightness is unknown (NaN), their noise 0 or what was added.
         """
-
-        def integer(high: int) -> int:
-            return int(torch.randint(high, (), generator=generator))
-
-        reference = self.scenes[integer(len(self.scenes))]
+        reference = self.scenes[random_integer(len(self.scenes), generator)]
         cube, abundances = (torch.from_numpy(x).float() for x in (reference.cube, reference.abundances))
-        rows, columns = (min(size, n) for n in cube.shape[:2])
-        side = min(rows, columns)  # patches are square, so that turning keeps their shape
+        side = min(size, *cube.shape[:2])
         patches = []
         for _ in range(count):
-            top, left = integer(cube.shape[0] - side + 1), integer(cube.shape[1] - side + 1)
-            flip, turns = integer(2), integer(4)
-            pixels, maps = (x[top : top + side, left : left + side] for x in (cube, abundances))
-            if flip:
-                pixels, maps = pixels.flip(0), maps.flip(0)
-            pixels, maps = (torch.rot90(x, turns, (0, 1)).contiguous() for x in (pixels, maps))
+            pixels, maps = random_crop([cube, abundances], side, generator)
             noise_std, ratio = torch.zeros(cube.shape[-1]), float("inf")
-            if integer(2):
+            if random_integer(2, generator):
                 low, high = self.snr_db
                 ratio = low + (high - low) * float(torch.rand((), generator=generator))
                 level = float(pixels.square().mean().sqrt()) * 10 ** (-ratio / 20)

@@ -66,7 +66,7 @@ def train(args: argparse.Namespace, model: Any, loss_function: Loss) -> None:
     accelerator.init_trackers("hsunmix", {k: v for k, v in vars(args).items() if isinstance(v, (str, int, float))})
 
     first_step = _resume(accelerator, args)
-    batches = _batches(accelerator, args, first_step)
+    batches, held_out = _batches(accelerator, args, first_step), _held_out_examples(args)
     started = time.time()
     log: dict[str, float] = {}
     progress = tqdm(
@@ -93,7 +93,7 @@ def train(args: argparse.Namespace, model: Any, loss_function: Loss) -> None:
         if (step + 1) % args.checkpointing_steps == 0 or step + 1 == args.max_train_steps:
             _save(accelerator, args, model, ema, step + 1)
         if (step + 1) % args.validation_steps == 0 or step + 1 == args.max_train_steps:
-            _validate(accelerator, args, model, ema, loss_function, step + 1, time.time() - started)
+            _validate(accelerator, args, model, ema, loss_function, held_out, step + 1, time.time() - started)
     if args.push_to_hub and accelerator.is_main_process:
         type(accelerator.unwrap_model(model)).from_pretrained(args.output_dir).push_to_hub(args.hub_model_id)
     accelerator.end_training()
@@ -189,18 +189,30 @@ def _resume(accelerator: Accelerator, args: argparse.Namespace) -> int:
     return int(folder.name.split("-")[1])
 
 
-@torch.no_grad()
-def _validate(accelerator, args, model, ema: EMAModel, loss_function: Loss, step: int, seconds: float) -> None:
-    """Mean losses of the EMA weights on held-out materials, appended to `validation.jsonl`."""
-    if not accelerator.is_main_process:
-        return
-    examples = SimulatedExamples(
+def _held_out_examples(args: argparse.Namespace) -> SimulatedExamples:
+    return SimulatedExamples(
         _simulator(args, held_out=True),
         _example_config(args, 1),
         seed=10_007,
         length=args.validation_batches,
         endmember_unet=_endmember_unet(args),
     )
+
+
+@torch.no_grad()
+def _validate(
+    accelerator: Accelerator,
+    args: argparse.Namespace,
+    model: Any,
+    ema: EMAModel,
+    loss_function: Loss,
+    examples: SimulatedExamples,
+    step: int,
+    seconds: float,
+) -> None:
+    """Mean losses of the EMA weights on held-out materials, appended to `validation.jsonl`."""
+    if not accelerator.is_main_process:
+        return
     plain = accelerator.unwrap_model(model)
     ema.store(plain.parameters())
     ema.copy_to(plain.parameters())

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from ..models import HybridSTU, laplace_nll, spectral_angle_loss, unmixing_loss
+from ..models.layers import NOISE_SCHEDULE
 from ..physics import spectral_angle
 from ..pipelines.chain import LEAST_PRIOR_STD
 
@@ -149,9 +150,4 @@ def noised_sample(
 
 def training_scheduler(num_train_timesteps: int) -> DDPMScheduler:
     """DDPM on the cosine schedule; the networks predict the clean sample."""
-    return DDPMScheduler(
-        num_train_timesteps=num_train_timesteps,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
-    )
+    return DDPMScheduler(num_train_timesteps=num_train_timesteps, **NOISE_SCHEDULE)

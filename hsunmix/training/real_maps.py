@@ -13,6 +13,7 @@ from ..data import read_cube
 from ..endmembers import extract_endmembers
 from ..physics import nnls, split_brightness
 from ..pipelines.processor import HyperspectralProcessor
+from .crops import random_crop, random_integer
 
 
 def make_real_maps(path: Path | str, num_endmembers: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -62,19 +63,11 @@ class RealMaps:
         if count not in self.scenes:
             return {}
 
-        def integer(high: int) -> int:
-            return int(torch.randint(high, (), generator=generator))
-
-        abundances, brightness = self.scenes[count][integer(len(self.scenes[count]))]
+        abundances, brightness = self.scenes[count][random_integer(len(self.scenes[count]), generator)]
         both = torch.cat([abundances, brightness[..., None]], dim=-1).permute(2, 0, 1)  # [R + 1, H, W]
         missing = [max(0, size - n) for n in both.shape[1:]]
-        both = torch.nn.functional.pad(both, (0, missing[1], 0, missing[0]), mode="reflect")
-        top, left = (integer(n - size + 1) for n in both.shape[1:])
-        both = both[:, top : top + size, left : left + size]
-        if integer(2):
-            both = both.flip(1)
-        both = torch.rot90(both, integer(4), (1, 2))
-        maps = both[:-1][torch.randperm(count, generator=generator)].clamp_min(0) + 1e-6
-        maps = maps / maps.sum(0)
-        relative = (both[-1] / both[-1].median().clamp_min(1e-6)).clamp_min(0.02).contiguous()
-        return {"abundances": maps.permute(1, 2, 0), "brightness": relative}
+        both = torch.nn.functional.pad(both, (0, missing[1], 0, missing[0]), mode="reflect").permute(1, 2, 0)
+        both = random_crop([both], size, generator)[0]
+        maps = both[..., :-1][..., torch.randperm(count, generator=generator)].clamp_min(0) + 1e-6
+        relative = (both[..., -1] / both[..., -1].median().clamp_min(1e-6)).clamp_min(0.02)
+        return {"abundances": maps / maps.sum(-1, keepdim=True), "brightness": relative.contiguous()}

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..simulation import SceneSimulator
+import torch
+
 from .assemble import assemble
-from .examples import load_libraries
 from .scripts import SCRIPTS
-from .validation import as_markdown, validate
+from .validation import as_markdown, validate, validation_scenes
 
 CONFIGS = Path(__file__).parent / "configs"
 _NETWORKS = ("encoder", "unet", "endmember_unet", "init_from")
@@ -111,26 +111,33 @@ def run_recipe(
         Folder of the trained pipeline.
 
     Raises:
+        ValueError: if a stage in `output_dir` was trained with other options.
         RuntimeError: if a stage fails; its own message has been printed.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     for stage in recipe.stages:
-        done = output_dir / stage["name"] / "done.json"
+        folder = output_dir / stage["name"]
+        begun, done = folder / "options.json", folder / "done"
         command = stage_command(stage, library, maps, output_dir, num_processes, mixed_precision, seed)
-        if done.exists() and json.loads(done.read_text())["options"] == command[command.index("-m") + 2 :]:
+        options = command[command.index("-m") + 2 :]
+        if begun.exists() and json.loads(begun.read_text()) != options:
+            raise ValueError(f"{folder} was trained with other options: remove it, or give another output folder.")
+        if done.exists():
             continue
-        finished = subprocess.run(command, env=os.environ | ({} if _has_gpu() else {"ACCELERATE_USE_CPU": "true"}))
+        folder.mkdir(exist_ok=True)
+        begun.write_text(json.dumps(options, indent=1))
+        device = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+        finished = subprocess.run(command, env=os.environ | device)
         if finished.returncode:
             raise RuntimeError(f"Stage {stage['name']!r} failed. The same command goes on from its last checkpoint.")
-        done.write_text(json.dumps({"options": command[command.index("-m") + 2 :]}, indent=1))
+        done.touch()
 
-    scores = []
-    scenes = recipe.validation_scenes
-    libraries = load_libraries(library, held_out=True)
+    scores: list[dict[str, Any]] = []
+    scenes = validation_scenes(library, recipe.validation_scenes)
     for name, parts in recipe.pipelines.items():
         encoder, unet, spectra = (output_dir / parts[part] for part in ("encoder", "unet", "endmember_unet"))
         pipe = assemble(encoder, unet, spectra)
-        scores += validate(pipe, name, SceneSimulator(libraries or None, height=48, width=48), scenes)
+        scores += validate(pipe, name, scenes)
     pipe.save_pretrained(output_dir / "pipeline")
     (output_dir / "validation.json").write_text(json.dumps(scores, indent=1))
     (output_dir / "validation.md").write_text(as_markdown(scores) + "\n")
@@ -171,12 +178,6 @@ def stage_command(
         if value != []:
             words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return words
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _checksum(path: Path) -> str:

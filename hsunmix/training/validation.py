@@ -10,19 +10,23 @@ import torch
 
 from ..evaluation.benchmark import ReferenceScene, Score, run
 from ..simulation import SceneSimulator
+from .examples import load_libraries
 
 
-def validation_scenes(simulator: SceneSimulator, count: int, seed: int = 70_001) -> list[ReferenceScene]:
-    """Noise-free scenes with their truth, abundances counted per endmember of maximum 1 where brightness varies.
+def validation_scenes(library: Sequence[str], count: int, seed: int = 70_001) -> list[ReferenceScene]:
+    """Noise-free scenes of 48 x 48 pixels with their truth, from the held-out materials of spectral libraries.
+
+    Abundances are counted per endmember of maximum 1 where brightness varies.
 
     Args:
-        simulator: with held-out libraries.
+        library: files; parametric spectra where none is given.
         count: number of scenes.
         seed: of the first; scene i has seed + i.
 
     Returns:
         The scenes.
     """
+    simulator = SceneSimulator(load_libraries(library, held_out=True) or None, height=48, width=48)
     scenes = []
     for index in range(count):
         generator = torch.Generator().manual_seed(seed + index)
@@ -46,8 +50,7 @@ def validation_scenes(simulator: SceneSimulator, count: int, seed: int = 70_001)
 def validate(
     pipe: Any,
     name: str,
-    simulator: SceneSimulator,
-    count: int,
+    scenes: Sequence[ReferenceScene],
     snr_db: Sequence[float] = (10.0, 20.0, 30.0),
 ) -> list[dict[str, Any]]:
     """Median errors by track and SNR.
@@ -55,8 +58,7 @@ def validate(
     Args:
         pipe: the pipeline.
         name: what it is called in the table.
-        simulator: with held-out libraries.
-        count: number of scenes.
+        scenes: from `validation_scenes`.
         snr_db: noise levels.
 
     Returns:
@@ -64,7 +66,7 @@ def validate(
         the coarse and of the refined maps, and of the spectral angles (radians) of the start and the result.
     """
     pipe.set_progress_bar_config(disable=True)
-    scores = run(pipe, validation_scenes(simulator, count), ("given", "perturbed"), snr_db, seeds=(0,))
+    scores = run(pipe, scenes, ("given", "perturbed"), snr_db, seeds=(0,))
     records = []
     for track, level in dict.fromkeys((score.track, score.snr_db) for score in scores):
         cell = [score for score in scores if (score.track, score.snr_db) == (track, level)]

@@ -80,6 +80,11 @@ def test_finished_stages_are_not_trained_again(trained, monkeypatch):
     assert main(["train", "--config", "tiny", "-o", str(trained), "-q"]) == 0
 
 
+def test_stage_is_not_continued_with_other_options(trained, capsys):
+    assert main(["train", "--config", "tiny", "-o", str(trained), "--seed", "1"]) == 2
+    assert "encoder was trained with other options" in capsys.readouterr().err
+
+
 def test_resumed_run_equals_the_uninterrupted_one_and_the_limit_holds(tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     steps = ("--max_train_steps", 4, "--checkpointing_steps", 2, "--checkpoints_total_limit", 2)
