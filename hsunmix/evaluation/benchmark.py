@@ -154,7 +154,8 @@ def _score(
     seconds = time.perf_counter() - began
     truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
     coarse_endmembers = out.coarse_endmembers[0]
-    exact = closed_form(observed, coarse_endmembers, out.brightness_mode[0])
+    brightness = out.scene[0].brightness_model.level
+    exact = closed_form(observed, brightness * coarse_endmembers, out.brightness_mode[0])
     refined = evaluate(out.endmembers[0], out.abundances[0], truth)
     coarse = evaluate(coarse_endmembers, out.coarse_abundances[0], truth)
     return Score(

@@ -1,6 +1,6 @@
 """Mixing physics: forward models, simplex, noise, and the closed-form data consistency steps (torch only)."""
 
-from .brightness import BRIGHTNESS_THRESHOLD, BrightnessModel, brightness_fit, brightness_model
+from .brightness import BRIGHTNESS_THRESHOLD, BrightnessModel, brightness_fit, brightness_level, brightness_model
 from .consistency import (
     abundance_std,
     abundance_step,
@@ -25,6 +25,7 @@ __all__ = [
     "abundance_step",
     "anchor_brightness",
     "brightness_fit",
+    "brightness_level",
     "brightness_model",
     "endmember_step",
     "estimate_noise",

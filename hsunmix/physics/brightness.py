@@ -13,6 +13,8 @@ import torch
 from .consistency import normal_equations
 
 BRIGHTNESS_THRESHOLD = 0.07  # relative variation above which the brightness counts as free
+# Sums of abundances of approximate endmembers further from 1 than their errors explain: their scale is another one.
+_SCALE_THRESHOLD = 0.3
 _LEAST_WIDTH = 0.01  # the prior on a constant brightness is never narrower than this
 
 
@@ -23,12 +25,14 @@ class BrightnessModel:
     Attributes:
         mode: "free" or "fixed".
         variation: relative standard deviation of the brightness, noise removed.
-        precision: inverse variance of the prior around brightness 1; 0 when free.
+        precision: inverse variance of the prior around the level; 0 when free.
+        level: the constant brightness: 1, or another where a cube and its exact endmembers differ by a common factor.
     """
 
     mode: str
     variation: float
     precision: float
+    level: float = 1.0
 
 
 def brightness_fit(
@@ -49,10 +53,7 @@ def brightness_fit(
         `(u, variation)`: (R,) float64, and the relative standard deviation of the brightness, noise removed. With
         hardly more pixels than endmembers nothing can be said: the variation is 0.
     """
-    gram, rhs = normal_equations(pixels, endmembers, noise_std)
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    covariance = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * eye)
-    b = rhs @ covariance  # [N, R], unconstrained
+    b, covariance = _coefficients(pixels, endmembers, noise_std)
     count, rank = b.shape
     if count <= 2 * rank:
         return torch.ones_like(b[0]), 0.0
@@ -60,12 +61,40 @@ def brightness_fit(
     values, vectors = torch.linalg.eigh(moments)
     values = values.clamp_min(1e-6 * values.max())  # directions that are all noise say nothing
     u = vectors @ ((vectors.T @ b.mean(0)) / values)
-    variance = (b @ u - 1).square().mean() - u @ covariance @ u
-    return u, float(variance.clamp_min(0).sqrt())
+    return u, _spread(b, covariance, u)
+
+
+def brightness_level(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float
+) -> tuple[float, float]:
+    """The brightness of a scene whose endmembers are exact, and its relative variation, noise removed.
+
+    As `brightness_fit`, with one weight for all endmembers. Endmembers that are each in a scale of their own (maximum
+    1, say) show as a variation of their sum.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) spectra.
+        noise_std: (B,) standard deviation of the noise.
+
+    Returns:
+        `(level, variation)`; 1 and 0 where hardly more pixels than endmembers, or no light, leave nothing to say.
+    """
+    b, covariance = _coefficients(pixels, endmembers, noise_std)
+    total, variance = b.sum(1), covariance.sum()
+    mean, square = total.mean(), total.square().mean() - variance
+    if b.shape[0] <= 2 * b.shape[1] or mean <= 0 or square <= 0:
+        return 1.0, 0.0
+    ones = torch.ones_like(b[0])
+    return float(square / mean), _spread(b, covariance, ones * mean / square)
 
 
 def brightness_model(
-    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, mode: str = "auto"
+    pixels: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    mode: str = "auto",
+    exact: bool = False,
 ) -> BrightnessModel:
     """Choose the brightness prior of a scene.
 
@@ -73,7 +102,9 @@ def brightness_model(
         pixels: (N, B) spectra.
         endmembers: (R, B) spectra.
         noise_std: (B,) standard deviation of the noise.
-        mode: "free", "fixed", or "auto", which decides by `brightness_fit`.
+        mode: "free", "fixed", or "auto": fixed where the brightness varies by less than 7 %. For exact endmembers by
+            `brightness_level`; else by `brightness_fit`, unless their scale can't be that of the cube.
+        exact: the endmembers have no error, so that their scale says how bright the scene is.
 
     Returns:
         The `BrightnessModel`.
@@ -83,8 +114,30 @@ def brightness_model(
     """
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
-    _, variation = brightness_fit(pixels, endmembers, noise_std)
-    if mode == "free" or (mode == "auto" and variation > BRIGHTNESS_THRESHOLD):
+    if mode == "auto" and exact:
+        level, variation = brightness_level(pixels, endmembers, noise_std)
+        free = variation > BRIGHTNESS_THRESHOLD
+    else:
+        level, (_, variation) = 1.0, brightness_fit(pixels, endmembers, noise_std)
+        b, covariance = _coefficients(pixels, endmembers, noise_std)
+        free = variation > BRIGHTNESS_THRESHOLD or _spread(b, covariance, torch.ones_like(b[0])) > _SCALE_THRESHOLD
+    if mode == "free" or (mode == "auto" and free):
         return BrightnessModel("free", variation, 0.0)
-    width = _LEAST_WIDTH if mode == "fixed" else max(variation, _LEAST_WIDTH)
-    return BrightnessModel("fixed", variation, width**-2)
+    width = level * (_LEAST_WIDTH if mode == "fixed" else max(variation, _LEAST_WIDTH))
+    return BrightnessModel("fixed", variation, width**-2, level)
+
+
+def _coefficients(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unconstrained coefficients (N, R) and their covariance (R, R), which all pixels share."""
+    gram, rhs = normal_equations(pixels, endmembers, noise_std)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    covariance = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * eye)
+    return rhs @ covariance, covariance
+
+
+def _spread(b: torch.Tensor, covariance: torch.Tensor, u: torch.Tensor) -> float:
+    """Root mean square of `b u - 1`, noise removed."""
+    variance = (b @ u - 1).square().mean() - u @ covariance @ u
+    return float(variance.clamp_min(0).sqrt())

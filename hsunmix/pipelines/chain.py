@@ -178,6 +178,7 @@ class Chain:
             self.cube.pixels,
             self.endmembers,
             self.cube.noise_std,
+            brightness=self.brightness_model.level,
             brightness_precision=self.brightness_model.precision,
             endmember_std=self.endmember_std,
         )

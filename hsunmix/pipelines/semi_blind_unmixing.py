@@ -207,7 +207,8 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             starts, movable, extracted = start_endmembers(
                 self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
             )  # [M, R, K], [R]
-            model = brightness_model(one.pixels, starts[0], one.noise_std, brightness)
+            exact = not bool(movable.any())
+            model = brightness_model(one.pixels, starts[0], one.noise_std, brightness, exact)
             chains += [Chain(one, start, movable, model, extracted) for start in starts]
         batches = self._group(chains, batch_size)
 
