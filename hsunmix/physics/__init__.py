@@ -15,6 +15,7 @@ from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
 from .simplex import project_simplex, split_brightness
+from .smooth_error import smooth_error
 
 __all__ = [
     "BRIGHTNESS_THRESHOLD",
@@ -38,6 +39,7 @@ __all__ = [
     "normal_equations",
     "project_simplex",
     "scatter",
+    "smooth_error",
     "solve_nonnegative",
     "spectral_angle",
     "split_brightness",

@@ -28,6 +28,7 @@ class Evidence:
         rhs: (N, R) right-hand side of the normal equations.
         confidence: (N,) `confidence * gram` is the precision of `scaled_abundances` under sensor noise and uncertain
             endmembers, whose error grows with the brightness of the pixel.
+        noise_confidence: () the same under sensor noise alone.
         scaled_abundances: (N, R) exact solution `b = s * a` under `b >= 0`.
         abundances: (N, R) `b / sum b`.
         unbounded: (N, R) least squares without bounds, over the same `sum b`; may be negative.
@@ -42,6 +43,7 @@ class Evidence:
     gram: torch.Tensor
     rhs: torch.Tensor
     confidence: torch.Tensor
+    noise_confidence: torch.Tensor
     scaled_abundances: torch.Tensor
     abundances: torch.Tensor
     unbounded: torch.Tensor
@@ -134,7 +136,7 @@ def gather_evidence(
     effective = (noise_std.square() + _MODEL_ERROR_WEIGHT * excess).sqrt()
 
     gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
-    confidence = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
+    noise_confidence, confidence = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
     abundances, total = split_brightness(scaled)
     floor = 1e-3 * total.median().clamp_min(1e-6)
     ridge = 1e-10 * gram.diagonal().mean() * torch.eye(num_endmembers, dtype=gram.dtype, device=gram.device)
@@ -147,6 +149,7 @@ def gather_evidence(
         gram=gram,
         rhs=rhs,
         confidence=confidence,
+        noise_confidence=noise_confidence,
         scaled_abundances=scaled.to(dtype),
         abundances=abundances.to(dtype),
         unbounded=(free / total.clamp_min(floor)[:, None]).to(dtype),
@@ -177,8 +180,10 @@ def _confidence(
     effective: torch.Tensor,
     noise_std: torch.Tensor,
     endmember_std: torch.Tensor | None,
-) -> torch.Tensor:
-    """How much more precise the estimate with weights W = 1 / effective^2 is than these say, for every pixel.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much more precise the estimate with weights W = 1 / effective^2 is than these say.
+
+    The first, a scalar, under sensor noise alone, the second, (N,), with the uncertainty of the endmembers.
 
     Ratio of the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1` (White, 1980), with the true
     variance `S_n = noise_std^2 + sum_r b_nr^2 endmember_std_r^2`.
@@ -189,8 +194,9 @@ def _confidence(
     inverse = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram))
     # trace of the sandwich per unit variance in each band
     influence = (inverse @ (spectra * weight)).square().sum(0)  # [B]
-    variance = influence @ noise_std.double().square()
+    trace, variance = inverse.trace(), influence @ noise_std.double().square()
+    alone = trace / variance.clamp_min(1e-300)
     if endmember_std is not None:
         per_endmember = _BANDS_PER_ERROR * endmember_std.double().square() @ influence  # [R]
         variance = variance + scaled.square() @ per_endmember  # [N]
-    return (inverse.trace() / variance.clamp_min(1e-300)).expand(len(scaled))
+    return alone, (trace / variance.clamp_min(1e-300)).expand(len(scaled))

@@ -17,6 +17,7 @@ from ..physics import (
     endmember_step,
     gather_evidence,
     scatter,
+    smooth_error,
     split_brightness,
 )
 from .processor import PreparedCube
@@ -151,6 +152,8 @@ class Chain:
         """A-step: from the predicted maps (R, H, W) with their expected errors onto the data."""
         valid = self.cube.valid
         abundances = clean.permute(1, 2, 0)[valid].clamp(0, 1)  # [N, R]
+        abundances = abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
+        abundances = (abundances + smooth_error(self.evidence, abundances, valid)).clamp(0, 1)
         abundances = abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
         std = std.permute(1, 2, 0)[valid]
         brightness = self.evidence.brightness[:, None].clamp_min(1e-6)
