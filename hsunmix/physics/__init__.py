@@ -14,8 +14,8 @@ from .consistency import (
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
+from .shared_errors import fit_leak, leaked_abundances, smooth_error
 from .simplex import project_simplex, split_brightness
-from .smooth_error import smooth_error
 
 __all__ = [
     "BRIGHTNESS_THRESHOLD",
@@ -39,6 +39,8 @@ __all__ = [
     "normal_equations",
     "project_simplex",
     "scatter",
+    "fit_leak",
+    "leaked_abundances",
     "smooth_error",
     "solve_nonnegative",
     "spectral_angle",

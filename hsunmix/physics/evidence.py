@@ -29,6 +29,7 @@ class Evidence:
         confidence: (N,) `confidence * gram` is the precision of `scaled_abundances` under sensor noise and uncertain
             endmembers, whose error grows with the brightness of the pixel.
         noise_confidence: () the same under sensor noise alone.
+        leakage: (R, R) variance of the share of endmember r (row) that its uncertainty makes appear as endmember k.
         scaled_abundances: (N, R) exact solution `b = s * a` under `b >= 0`.
         abundances: (N, R) `b / sum b`.
         unbounded: (N, R) least squares without bounds, over the same `sum b`; may be negative.
@@ -44,6 +45,7 @@ class Evidence:
     rhs: torch.Tensor
     confidence: torch.Tensor
     noise_confidence: torch.Tensor
+    leakage: torch.Tensor
     scaled_abundances: torch.Tensor
     abundances: torch.Tensor
     unbounded: torch.Tensor
@@ -136,7 +138,7 @@ def gather_evidence(
     effective = (noise_std.square() + _MODEL_ERROR_WEIGHT * excess).sqrt()
 
     gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
-    noise_confidence, confidence = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
+    noise_confidence, confidence, leakage = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
     abundances, total = split_brightness(scaled)
     floor = 1e-3 * total.median().clamp_min(1e-6)
     ridge = 1e-10 * gram.diagonal().mean() * torch.eye(num_endmembers, dtype=gram.dtype, device=gram.device)
@@ -150,6 +152,7 @@ def gather_evidence(
         rhs=rhs,
         confidence=confidence,
         noise_confidence=noise_confidence,
+        leakage=leakage,
         scaled_abundances=scaled.to(dtype),
         abundances=abundances.to(dtype),
         unbounded=(free / total.clamp_min(floor)[:, None]).to(dtype),
@@ -180,23 +183,22 @@ def _confidence(
     effective: torch.Tensor,
     noise_std: torch.Tensor,
     endmember_std: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """How much more precise the estimate with weights W = 1 / effective^2 is than these say.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """How much more precise the estimate with weights W = 1 / effective^2 is than these say, and what leaks.
 
-    The first, a scalar, under sensor noise alone, the second, (N,), with the uncertainty of the endmembers.
-
-    Ratio of the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1` (White, 1980), with the true
-    variance `S_n = noise_std^2 + sum_r b_nr^2 endmember_std_r^2`.
+    The first, a scalar, under sensor noise alone, the second, (N,), with the uncertainty of the endmembers: ratio of
+    the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1` (White, 1980), with the true variance
+    `S_n = noise_std^2 + sum_r b_nr^2 endmember_std_r^2`. The third is `Evidence.leakage`.
     """
     spectra = endmembers.double()
     weight = effective.double().square().reciprocal()
     gram = (spectra * weight) @ spectra.T
     inverse = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram))
-    # trace of the sandwich per unit variance in each band
-    influence = (inverse @ (spectra * weight)).square().sum(0)  # [B]
-    trace, variance = inverse.trace(), influence @ noise_std.double().square()
+    influence = (inverse @ (spectra * weight)).square()  # [R, B] variance per unit variance in each band
+    variance, trace = influence.sum(0) @ noise_std.double().square(), inverse.trace()
     alone = trace / variance.clamp_min(1e-300)
+    leakage = torch.zeros_like(gram)
     if endmember_std is not None:
-        per_endmember = _BANDS_PER_ERROR * endmember_std.double().square() @ influence  # [R]
-        variance = variance + scaled.square() @ per_endmember  # [N]
-    return alone, (trace / variance.clamp_min(1e-300)).expand(len(scaled))
+        leakage = _BANDS_PER_ERROR * endmember_std.double().square() @ influence.T
+        variance = variance + scaled.square() @ leakage.sum(1)  # [N]
+    return alone, (trace / variance.clamp_min(1e-300)).expand(len(scaled)), leakage

@@ -5,7 +5,7 @@ The networks predict; this file makes their predictions agree with the measured 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -15,7 +15,9 @@ from ..physics import (
     abundance_std,
     abundance_step,
     endmember_step,
+    fit_leak,
     gather_evidence,
+    leaked_abundances,
     scatter,
     smooth_error,
     split_brightness,
@@ -25,6 +27,10 @@ from .scene import SceneModel, Stage
 
 _ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per cent
+# The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
+# by all pixels, so that their errors are common to all: no prior on maps could tell.
+_EXTRACTED_SHARE = 0.25
+_LEAK_SHARE = 0.5  # of the leak of given endmembers that is taken out of the data, half of its variance with it
 
 
 @dataclass
@@ -46,8 +52,10 @@ class Chain:
         moved_endmembers: (R, K) the start after one closed-form step onto the data. Repeated, that step only drifts
             (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
+        leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
+        confidence: (N,) what it trusted the data with, as `Evidence.confidence`.
         coarse_abundances: (N, R) of the encoder.
         coarse_log_std: (R, H, W) of the encoder.
     """
@@ -65,8 +73,10 @@ class Chain:
     scaled_abundances: torch.Tensor = field(init=False)
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
+    leak: torch.Tensor = field(init=False)
     statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
     coarse_abundances: torch.Tensor = field(init=False)
     coarse_log_std: torch.Tensor = field(init=False)
 
@@ -127,11 +137,13 @@ class Chain:
         self.stages.append(stage)
         self.endmembers = stage.endmembers.to(self.coarse_endmembers)
         self.endmember_std = stage.std.to(self.coarse_endmembers)
+        self.leak = stage.leak.to(self.coarse_endmembers.device)
         self._gather()
 
     def _record(self) -> None:
         brightness = float(self.evidence.brightness.median())
-        self.stages.append(Stage(self.endmembers, self.endmember_std, brightness))
+        self.leak = torch.zeros_like(self.evidence.gram)
+        self.stages.append(Stage(self.endmembers, self.endmember_std, brightness, self.leak))
 
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
@@ -150,24 +162,28 @@ class Chain:
 
     def pull_abundances(self, clean: torch.Tensor, std: torch.Tensor, guidance_scale: float) -> None:
         """A-step: from the predicted maps (R, H, W) with their expected errors onto the data."""
-        valid = self.cube.valid
-        abundances = clean.permute(1, 2, 0)[valid].clamp(0, 1)  # [N, R]
-        abundances = abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
-        abundances = (abundances + smooth_error(self.evidence, abundances, valid)).clamp(0, 1)
-        abundances = abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
-        std = std.permute(1, 2, 0)[valid]
-        brightness = self.evidence.brightness[:, None].clamp_min(1e-6)
-        std = (std.square() + LEAST_PRIOR_STD**2).sqrt()
+        valid, evidence = self.cube.valid, self.evidence
+        abundances = _on_simplex(clean.permute(1, 2, 0)[valid])  # [N, R]
+        if self.followed is None and self.movable.any():
+            self.leak = fit_leak(evidence, abundances)
+            self.stages[-1] = replace(self.stages[-1], leak=self.leak)
+        leaked = leaked_abundances(abundances, self.leak)
+        abundances = _on_simplex(abundances + smooth_error(evidence, abundances, valid, leaked))
+
+        std = (std.permute(1, 2, 0)[valid].square() + LEAST_PRIOR_STD**2).sqrt()
+        brightness = evidence.brightness[:, None].clamp_min(1e-6)
         self.precision = (brightness * std).square().reciprocal() / guidance_scale
-        trust = self.precision / self.evidence.confidence[:, None]  # in the units of the normal equations
-        self.scaled_abundances = abundance_step(
-            self.evidence.gram, self.evidence.rhs, brightness * abundances, trust
-        ).to(self.cube.pixels.dtype)
+        share = 0.0 if self.extracted else _LEAK_SHARE
+        self.confidence = (share / evidence.noise_confidence + (1 - share) / evidence.confidence).reciprocal()
+        rhs = evidence.rhs - share * (brightness * leaked) @ evidence.gram
+        trust = self.precision / self.confidence[:, None]  # in the units of the normal equations
+        scaled = abundance_step(evidence.gram, rhs, brightness * abundances, trust)
+        self.scaled_abundances = scaled.to(self.cube.pixels.dtype)
 
     def abundance_std(self) -> torch.Tensor:
         """(N, R) posterior standard deviation of the abundances."""
         brightness = self.scaled_abundances.sum(1, keepdim=True).clamp_min(1e-3)
-        confidence = self.evidence.confidence[:, None]
+        confidence = (self.evidence.confidence if self.confidence is None else self.confidence)[:, None]
         trust = None if self.precision is None else self.precision / confidence
         std = abundance_std(self.evidence.gram, trust) * confidence.rsqrt()
         return (std / brightness).clamp_max(1.0).to(self.cube.pixels.dtype)
@@ -183,7 +199,7 @@ class Chain:
             self.cube.noise_std,
             brightness=self.brightness_model.level,
             brightness_precision=self.brightness_model.precision,
-            endmember_std=self.endmember_std,
+            endmember_std=self.endmember_std * (_EXTRACTED_SHARE if self.extracted else 1.0),
         )
 
     def _leave_span(self, clean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -206,11 +222,16 @@ class Chain:
         return endmembers / endmembers.amax(1, keepdim=True).clamp_min(1e-6)
 
 
+def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:
+    abundances = abundances.clamp(0, 1)
+    return abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
+
+
 def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
     """The chains of a part of a scene, which follow those of the whole."""
     chains = []
     for stages in scene.stages:
         start = stages[0].endmembers.to(cube.pixels)
         fixed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-        chains.append(Chain(cube, start, fixed, scene.brightness_model, followed=stages))
+        chains.append(Chain(cube, start, fixed, scene.brightness_model, extracted=scene.extracted, followed=stages))
     return chains

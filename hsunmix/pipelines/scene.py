@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +32,13 @@ class Stage:
         endmembers: (R, K).
         std: (R, K) standard deviation.
         brightness: median over the pixels: what counts as ordinary illumination.
+        leak: (R, R) from `hsunmix.physics.fit_leak`.
     """
 
     endmembers: torch.Tensor
     std: torch.Tensor
     brightness: float
+    leak: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class SceneModel:
         scale: what the user's numbers are divided by.
         noise_std: (K,) standard deviation of the noise.
         brightness_model: prior on the brightness.
+        extracted: the endmembers were extracted from the scene.
         stages: for each of the M chains its start and its state after each denoising step.
         call: arguments of that call which the next one must repeat.
     """
@@ -62,6 +65,7 @@ class SceneModel:
     scale: float
     noise_std: torch.Tensor
     brightness_model: BrightnessModel
+    extracted: bool
     stages: list[list[Stage]]
     call: dict[str, Any]
 
@@ -82,6 +86,7 @@ class SceneModel:
             scale=cube.scale,
             noise_std=cube.noise_std,
             brightness_model=chains[0].brightness_model,
+            extracted=chains[0].extracted,
             stages=[list(chain.stages) for chain in chains],
             call=call,
         )
@@ -139,13 +144,14 @@ class SceneModel:
         }
         arrays = {key: None if value is None else value.cpu().numpy() for key, value in arrays.items()}
         for m, stages in enumerate(self.stages):
-            arrays[f"endmembers_{m}"] = torch.stack([stage.endmembers for stage in stages]).cpu().numpy()
-            arrays[f"std_{m}"] = torch.stack([stage.std for stage in stages]).cpu().numpy()
-            arrays[f"brightness_{m}"] = [stage.brightness for stage in stages]
+            for field in fields(Stage):
+                values = [torch.as_tensor(getattr(stage, field.name)) for stage in stages]
+                arrays[f"{field.name}_{m}"] = torch.stack(values).cpu().numpy()
         about = {
             "num_bands": self.num_bands,
             "scale": self.scale,
             "brightness_model": vars(self.brightness_model),
+            "extracted": self.extracted,
             "chains": len(self.stages),
             "call": self.call,
         }
@@ -160,8 +166,9 @@ class SceneModel:
         tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
         chains = []
         for m in range(about["chains"]):
-            parts = (tensors[f"endmembers_{m}"], tensors[f"std_{m}"], arrays[f"brightness_{m}"].tolist())
-            chains.append([Stage(*values) for values in zip(*parts, strict=True)])
+            columns = [tensors[f"{field.name}_{m}"] for field in fields(Stage)]
+            rows = zip(*(c.tolist() if c.ndim == 1 else c for c in columns), strict=True)
+            chains.append([Stage(*row) for row in rows])
         return cls(
             bands=tensors["bands"],
             num_bands=about["num_bands"],
@@ -170,6 +177,7 @@ class SceneModel:
             scale=about["scale"],
             noise_std=tensors["noise_std"],
             brightness_model=BrightnessModel(**about["brightness_model"]),
+            extracted=about["extracted"],
             stages=chains,
             call=about["call"],
         )
