@@ -136,6 +136,21 @@ def test_brightness_variation_ignores_the_scale_of_the_endmembers():
     torch.testing.assert_close(u, torch.ones_like(u), rtol=0.05, atol=0)
 
 
+@pytest.mark.parametrize("snr_db", [40.0, 20.0, 10.0])
+def test_level_of_a_cube_in_another_unit_than_its_exact_endmembers(snr_db):
+    pixels, endmembers, _, _ = scene(snr_db)
+    model = brightness_model(pixels, endmembers / 3, estimate_noise(pixels), exact=True)
+    assert model.mode == "fixed" and abs(model.level - 3) < 0.03
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("snr_db", [40.0, 10.0])
+def test_endmembers_each_in_a_scale_of_its_own_free_the_brightness(snr_db, exact):
+    pixels, endmembers, _, _ = scene(snr_db)
+    scaled = endmembers / torch.tensor([[0.2], [0.9], [0.5], [1.6]])
+    assert brightness_model(pixels, scaled, estimate_noise(pixels), exact=exact).mode == "free"
+
+
 def test_unknown_brightness_mode_is_refused():
     pixels, endmembers, _, std = scene()
     with pytest.raises(ValueError, match="`brightness`"):
