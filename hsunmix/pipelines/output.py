@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 from diffusers.utils import BaseOutput
@@ -22,7 +23,7 @@ class SemiBlindUnmixingOutput(BaseOutput):
     Attributes:
         abundances: (N, H, W, R), non-negative, summing to one.
         endmembers: (N, R, B) reflectance, in the scale in which the abundances are counted.
-        abundance_uncertainty: (N, H, W, R) standard deviation, or `None`.
+        abundance_uncertainty: (N, H, W, R) standard deviation, calibrated on simulated scenes, or `None`.
         endmember_uncertainty: (N, R, B) standard deviation, or `None`.
         coarse_abundances: (N, H, W, R), before diffusion.
         coarse_endmembers: (N, R, B), before diffusion.
@@ -44,3 +45,32 @@ class SemiBlindUnmixingOutput(BaseOutput):
     noise: Array
     brightness_mode: list[str] | None = None
     scene: list[SceneModel] | None = None
+
+    def abundance_interval(self, level: float = 0.9) -> tuple[Array, Array]:
+        """Bounds between which each abundance lies with a given probability.
+
+        Normal intervals of `abundance_uncertainty` within [0, 1]. Calibrated at 0.9 on simulated scenes; nearer to 0.5
+        they cover more than they say, because the errors have heavier tails than the normal distribution.
+
+        Args:
+            level: probability, in (0, 1).
+
+        Returns:
+            `(lower, upper)`, each as `abundances`.
+
+        Raises:
+            ValueError: no uncertainty was asked for, or `level` is not in (0, 1).
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"`level` must be in (0, 1), but is {level!r}.")
+        if self.abundance_uncertainty is None:
+            raise ValueError("There is no `abundance_uncertainty`: call the pipeline with `output_uncertainty=True`.")
+        reach = NormalDist().inv_cdf((1 + level) / 2)
+
+        def bounds(abundances: Array, std: Array) -> tuple[Array, Array]:
+            return (abundances - reach * std).clip(0, 1), (abundances + reach * std).clip(0, 1)
+
+        if isinstance(self.abundances, list):
+            pairs = [bounds(*pair) for pair in zip(self.abundances, self.abundance_uncertainty, strict=True)]
+            return [lower for lower, _ in pairs], [upper for _, upper in pairs]
+        return bounds(self.abundances, self.abundance_uncertainty)
