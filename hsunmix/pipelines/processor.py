@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _NOISE_PIXELS = 20_000  # enough to estimate the noise of any scene
+_LEAST_NOISE = 1e-3  # of the brightest band's rms: 60 dB, quieter than any sensor and than what the networks know
 
 
 @dataclass
@@ -133,7 +134,7 @@ class HyperspectralProcessor:
             wavelengths=None if cube.wavelengths is None else torch.as_tensor(cube.wavelengths[bands]).float(),
             fwhm=None if cube.fwhm is None else torch.as_tensor(cube.fwhm[bands]).float(),
             scale=scale,
-            noise_std=estimate_noise(tensor[::step]),
+            noise_std=estimate_noise(tensor[::step], _LEAST_NOISE),
         )
 
     @staticmethod

@@ -252,3 +252,42 @@ def test_bad_input_is_refused_by_name(pipe, kwargs, message):
 def test_unknown_bundled_checkpoint():
     with pytest.raises(ValueError, match="not a bundled checkpoint"):
         hsunmix.bundled_checkpoint("nothing")
+
+
+def test_intervals_cover_what_they_say(pipe):
+    inside = []
+    for seed in range(6):
+        scene = simulate(seed=seed, height=32, width=32, snr_db=15.0)
+        known = scene.endmembers.numpy()
+        out = pipe(scene.cube.numpy(), fixed_endmembers=known, reflectance_scale=1.0, output_uncertainty=True)
+        low, high = out.abundance_interval(0.9)
+        truth = scene.abundances.numpy()
+        inside.append(((low <= truth) & (truth <= high)).mean())
+        narrow_low, narrow_high = out.abundance_interval(0.5)
+        assert ((low <= narrow_low) & (narrow_low <= out.abundances)).all()
+        assert ((out.abundances <= narrow_high) & (narrow_high <= high)).all()
+    assert 0.83 < np.median(inside) < 0.98
+
+
+def test_intervals_need_an_uncertainty_and_a_probability(pipe):
+    scene = simulate()
+    out = pipe(scene.cube.numpy(), num_endmembers=3, reflectance_scale=1.0)
+    with pytest.raises(ValueError, match="output_uncertainty"):
+        out.abundance_interval()
+    with pytest.raises(ValueError, match="`level`"):
+        out.abundance_interval(90)
+
+
+def test_a_cube_without_noise_counts_as_60_db(pipe):
+    scene = simulate(snr_db=None)
+    out = pipe(scene.cube.numpy(), num_endmembers=3, reflectance_scale=1.0)
+    rms = scene.cube.square().mean((0, 1)).max().sqrt()
+    assert np.nanmin(out.noise) >= 0.99e-3 * float(rms)
+
+
+def test_cube_and_exact_endmembers_in_different_units(pipe):
+    scene = simulate()
+    scene_cube, known = scene.cube.numpy() / float(scene.brightness.mean()), scene.endmembers.numpy()
+    same = pipe(scene_cube, fixed_endmembers=known, reflectance_scale=1.0).abundances
+    other = pipe(scene_cube * 0.4, fixed_endmembers=known, reflectance_scale=1.0).abundances
+    np.testing.assert_allclose(other, same, atol=0.01)
