@@ -14,7 +14,8 @@ from torch.nn import functional
 from .evidence import Evidence
 
 _PRESENT = 0.005  # abundance above which the prior counts a material as present
-_BLOCKS = (24, 12, 6)  # pixels
+_BLOCKS = (24, 12, 6)  # pixels; multiples of the last
+_CHUNK = 1 << 15  # pixels at a time, where each needs R x R numbers
 _SHARE = 0.6  # of the estimated error that is taken out: what is present is chosen by the prior, which biases it
 
 
@@ -37,9 +38,12 @@ def fit_leak(evidence: Evidence, abundances: torch.Tensor) -> torch.Tensor:
     if free.any():
         present, weight, observed = _normalise(evidence, abundances)
         gradient = present * (observed - abundances.double() @ evidence.gram)
-        regressors = (abundances[:, :, None] * present[:, None, :]).flatten(1)  # [N, (i, k)]: K_ik adds a_i to k
         target = ((weight[:, None] * abundances).T @ gradient).flatten()
-        system = (weight[:, None] * regressors).T @ regressors * evidence.gram.repeat(rank, rank)
+        system = torch.zeros(rank * rank, rank * rank).to(target)
+        for a, p, w in zip(*(x.split(_CHUNK) for x in (abundances, present, weight)), strict=True):
+            regressors = (a[:, :, None] * p[:, None, :]).flatten(1)  # [n, (i, k)]: K_ik adds a_i to k
+            system += (w[:, None] * regressors).T @ regressors
+        system = system * evidence.gram.repeat(rank, rank)
         leak[free] = torch.linalg.solve(system[free][:, free] + variance[free].reciprocal().diag(), target[free])
     return leak.unflatten(0, (rank, rank))
 
@@ -70,15 +74,16 @@ def smooth_error(
     """
     present, weight, observed = _normalise(evidence, abundances)
     rank = present.shape[1]
-    pairs = _grid((weight[:, None, None] * present[:, :, None] * present[:, None, :]).flatten(1), valid)
+    weighted = weight[:, None] * present
+    pairs = torch.stack([_pool(_grid(weighted * p[:, None], valid), _BLOCKS[-1]) for p in present.T], dim=1)
     ridge = 1e-6 * evidence.gram.diagonal().mean() * weight.mean() * torch.eye(rank).to(evidence.gram)
     correction = torch.zeros_like(observed)
     for size in _BLOCKS:
         expected = (abundances + correction).clamp_min(0) + leaked
-        gradient = weight[:, None] * present * (observed - expected @ evidence.gram)
+        gradient = weighted * (observed - expected @ evidence.gram)
         sums = _pool(_grid(torch.cat([gradient, present], dim=1), valid), size).permute(1, 2, 0)  # [h, w, 2 R]
-        system = _pool(pairs, size).permute(1, 2, 0).unflatten(-1, (rank, rank)) * evidence.gram
-        covariance = torch.linalg.inv(system + ridge)  # [h, w, R, R]
+        system = _pool(pairs, size // _BLOCKS[-1]).permute(2, 3, 0, 1) * evidence.gram  # [h, w, R, R]
+        covariance = torch.linalg.inv(system + ridge)
         delta = (covariance @ sums[..., :rank, None]).squeeze(-1)
         count, variance = sums[..., rank:], covariance.diagonal(dim1=-2, dim2=-1)
         excess = (count * delta.square() / variance).sum((0, 1)) / count.sum((0, 1)).clamp_min(1)  # [R]
@@ -105,5 +110,6 @@ def _grid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def _pool(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """Sums (C, h, w) over blocks; those at the border may be smaller."""
-    return functional.avg_pool2d(maps[None], size, ceil_mode=True, divisor_override=1)[0]
+    """Sums (..., C, h, w) over blocks; those at the border may be smaller."""
+    sums = functional.avg_pool2d(maps.flatten(0, -3), size, ceil_mode=True, divisor_override=1)
+    return sums.unflatten(0, maps.shape[:-2])
