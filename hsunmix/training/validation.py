@@ -52,6 +52,7 @@ def validate(
     name: str,
     scenes: Sequence[ReferenceScene],
     snr_db: Sequence[float] = (10.0, 20.0, 30.0),
+    by_number: bool = False,
 ) -> list[dict[str, Any]]:
     """Median errors by track and SNR.
 
@@ -60,20 +61,25 @@ def validate(
         name: what it is called in the table.
         scenes: from `validation_scenes`.
         snr_db: noise levels.
+        by_number: one record for each number of endmembers instead of one for all.
 
     Returns:
         One record per track and SNR: medians over the scenes of the abundance RMSE of non-negative least squares, of
-        the coarse and of the refined maps, and of the spectral angles (radians) of the start and the result.
+        the coarse and of the refined maps, of the spectral angles (radians) of the start and the result, and of the
+        share of the abundances in their 90 % intervals.
     """
     pipe.set_progress_bar_config(disable=True)
-    scores = run(pipe, scenes, ("given", "perturbed"), snr_db, seeds=(0,))
+    number = {scene.name: len(scene.endmembers) if by_number else None for scene in scenes}
+    cells: dict[tuple[str, float | None, int | None], list[Score]] = {}
+    for score in run(pipe, scenes, ("given", "perturbed"), snr_db, seeds=(0,)):
+        cells.setdefault((score.track, score.snr_db, number[score.scene]), []).append(score)
     records = []
-    for track, level in dict.fromkeys((score.track, score.snr_db) for score in scores):
-        cell = [score for score in scores if (score.track, score.snr_db) == (track, level)]
-        names = ("nnls_rmse", "coarse_rmse", "refined_rmse", "coarse_sad", "refined_sad")
+    for (track, level, rank), cell in cells.items():
+        names = ("nnls_rmse", "coarse_rmse", "refined_rmse", "coarse_sad", "refined_sad", "coverage")
         medians = {key: float(np.median([getattr(score, key) for score in cell])) for key in names}
         gain = float(np.median([_gain(score) for score in cell]))
-        records.append({"pipeline": name, "track": track, "snr_db": level, **medians, "gain": gain})
+        record = {"pipeline": name, "track": track, "snr_db": level, "scenes": len(cell), **medians, "gain": gain}
+        records.append(record | ({"num_endmembers": rank} if by_number else {}))
     return records
 
 
@@ -83,13 +89,14 @@ def _gain(score: Score) -> float:
 
 def as_markdown(records: Sequence[dict[str, Any]]) -> str:
     """The records of `validate` as a table."""
-    lines = [
-        "| pipeline | track | SNR | NNLS | coarse | refined | gain over NNLS | SAD start | SAD refined |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["pipeline", "track", "SNR", "NNLS", "coarse", "refined", "gain over NNLS", "SAD start", "SAD refined"]
+    columns += ["in 90 % interval"] + (["R", "scenes"] if "num_endmembers" in records[0] else [])
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for r in records:
-        lines.append(
-            f"| {r['pipeline']} | {r['track']} | {r['snr_db']:g} dB | {r['nnls_rmse']:.4f} | {r['coarse_rmse']:.4f} "
-            f"| {r['refined_rmse']:.4f} | {r['gain']:.1%} | {r['coarse_sad']:.3f} | {r['refined_sad']:.3f} |"
-        )
+        cells = [r["pipeline"], r["track"], f"{r['snr_db']:g} dB"]
+        cells += [f"{r[key]:.4f}" for key in ("nnls_rmse", "coarse_rmse", "refined_rmse")]
+        cells += [f"{r['gain']:.1%}", f"{r['coarse_sad']:.3f}", f"{r['refined_sad']:.3f}", f"{r['coverage']:.0%}"]
+        if "num_endmembers" in r:
+            cells += [str(r["num_endmembers"]), str(r["scenes"])]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
