@@ -82,9 +82,10 @@ def brightness_level(
     """
     b, covariance = _coefficients(pixels, endmembers, noise_std)
     total, variance = b.sum(1), covariance.sum()
-    mean, square = total.mean(), total.square().mean() - variance
-    if b.shape[0] <= 2 * b.shape[1] or mean <= 0 or square <= 0:
+    mean = total.mean()
+    if b.shape[0] <= 2 * b.shape[1] or mean <= 0:
         return 1.0, 0.0
+    square = (total.square().mean() - variance).clamp_min(mean**2)  # too much noise assumed: as if it did not vary
     ones = torch.ones_like(b[0])
     return float(square / mean), _spread(b, covariance, ones * mean / square)
 

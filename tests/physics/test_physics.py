@@ -143,6 +143,12 @@ def test_level_of_a_cube_in_another_unit_than_its_exact_endmembers(snr_db):
     assert model.mode == "fixed" and abs(model.level - 3) < 0.03
 
 
+def test_level_survives_a_noise_level_that_is_assumed_too_high():
+    pixels, endmembers, _, std = scene(10.0)
+    level = brightness_model(pixels, endmembers, 2 * std.expand(80), exact=True).level
+    assert abs(level - 1) < 0.05
+
+
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("snr_db", [40.0, 10.0])
 def test_endmembers_each_in_a_scale_of_its_own_free_the_brightness(snr_db, exact):
