@@ -145,7 +145,7 @@ def test_level_of_a_cube_in_another_unit_than_its_exact_endmembers(snr_db):
 
 def test_level_survives_a_noise_level_that_is_assumed_too_high():
     pixels, endmembers, _, std = scene(10.0)
-    level = brightness_model(pixels, endmembers, 2 * std.expand(80), exact=True).level
+    level = brightness_model(pixels, endmembers, 6 * std.expand(80), exact=True).level
     assert abs(level - 1) < 0.05
 
 
