@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .consistency import normal_equations
+from .consistency import fcls, nnls, normal_equations
 
 BRIGHTNESS_THRESHOLD = 0.07  # relative variation above which the brightness counts as free
-# Sums of abundances of approximate endmembers further from 1 than their errors explain: their scale is another one.
-_SCALE_THRESHOLD = 0.3
+# Share of a scene's energy that a fixed brightness may leave unexplained: errors of approximate endmembers cost less,
+# brightness that varies or endmembers in another scale more.
+_COST_THRESHOLD = 0.02
+_COST_PIXELS = 4000  # enough to tell
 _LEAST_WIDTH = 0.01  # the prior on a constant brightness is never narrower than this
 
 
@@ -104,7 +106,7 @@ def brightness_model(
         endmembers: (R, B) spectra.
         noise_std: (B,) standard deviation of the noise.
         mode: "free", "fixed", or "auto": fixed where the brightness varies by less than 7 %. For exact endmembers by
-            `brightness_level`; else by `brightness_fit`, unless their scale can't be that of the cube.
+            `brightness_level`; else by `brightness_fit`, unless the fit with a fixed brightness is far worse.
         exact: the endmembers have no error, so that their scale says how bright the scene is.
 
     Returns:
@@ -120,12 +122,18 @@ def brightness_model(
         free = variation > BRIGHTNESS_THRESHOLD
     else:
         level, (_, variation) = 1.0, brightness_fit(pixels, endmembers, noise_std)
-        b, covariance = _coefficients(pixels, endmembers, noise_std)
-        free = variation > BRIGHTNESS_THRESHOLD or _spread(b, covariance, torch.ones_like(b[0])) > _SCALE_THRESHOLD
+        free = variation > BRIGHTNESS_THRESHOLD or _cost_of_fixing(pixels, endmembers) > _COST_THRESHOLD
     if mode == "free" or (mode == "auto" and free):
         return BrightnessModel("free", variation, 0.0)
     width = level * (_LEAST_WIDTH if mode == "fixed" else max(variation, _LEAST_WIDTH))
     return BrightnessModel("fixed", variation, width**-2, level)
+
+
+def _cost_of_fixing(pixels: torch.Tensor, endmembers: torch.Tensor) -> float:
+    """Share of the energy that non-negative least squares explains only with a free brightness."""
+    some = pixels[:: max(1, len(pixels) // _COST_PIXELS)]
+    free, fixed = ((some - solve(some, endmembers) @ endmembers).square().sum() for solve in (nnls, fcls))
+    return float((fixed - free) / some.square().sum().clamp_min(1e-30))
 
 
 def _coefficients(
