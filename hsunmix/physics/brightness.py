@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .consistency import fcls, nnls, normal_equations
+from .consistency import fcls, nnls, normal_equations, regularise
 
 BRIGHTNESS_THRESHOLD = 0.07  # relative variation above which the brightness counts as free
 # Share of a scene's energy that a fixed brightness may leave unexplained: errors of approximate endmembers cost less,
@@ -119,11 +119,13 @@ def brightness_model(
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
     if mode == "auto" and exact:
         level, variation = brightness_level(pixels, endmembers, noise_std)
-        free = variation > BRIGHTNESS_THRESHOLD
     else:
-        level, (_, variation) = 1.0, brightness_fit(pixels, endmembers, noise_std)
-        free = variation > BRIGHTNESS_THRESHOLD or _cost_of_fixing(pixels, endmembers) > _COST_THRESHOLD
-    if mode == "free" or (mode == "auto" and free):
+        level, variation = 1.0, brightness_fit(pixels, endmembers, noise_std)[1]
+    free = mode == "free"
+    if mode == "auto":
+        varies = variation > BRIGHTNESS_THRESHOLD
+        free = varies or (not exact and _cost_of_fixing(pixels, endmembers) > _COST_THRESHOLD)
+    if free:
         return BrightnessModel("free", variation, 0.0)
     width = level * (_LEAST_WIDTH if mode == "fixed" else max(variation, _LEAST_WIDTH))
     return BrightnessModel("fixed", variation, width**-2, level)
@@ -141,8 +143,7 @@ def _coefficients(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unconstrained coefficients (N, R) and their covariance (R, R), which all pixels share."""
     gram, rhs = normal_equations(pixels, endmembers, noise_std)
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    covariance = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * eye)
+    covariance = torch.linalg.inv(regularise(gram))
     return rhs @ covariance, covariance
 
 

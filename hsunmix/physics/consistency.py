@@ -193,6 +193,12 @@ def abundance_step(
     return solve_nonnegative(gram + torch.diag_embed(precision), rhs + precision * prior, free=prior > 0)
 
 
+def regularise(gram: torch.Tensor) -> torch.Tensor:
+    """A Gram matrix (R, R) that can be inverted even where endmembers are collinear: 1e-10 of its scale is added."""
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return gram + 1e-10 * gram.diagonal().mean() * eye
+
+
 def abundance_std(gram: torch.Tensor, precision: torch.Tensor | None = None) -> torch.Tensor:
     """Standard deviation of `b` under the data and, where given, the prior: `diag((G + diag(p))^-1)^(1/2)`.
 
@@ -203,9 +209,9 @@ def abundance_std(gram: torch.Tensor, precision: torch.Tensor | None = None) -> 
     Returns:
         (R,) without `precision`, else (N, R); float64.
     """
-    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
-    ridge = 1e-10 * gram.diagonal().mean()
-    system = gram + ridge * eye if precision is None else gram + torch.diag_embed(precision.double()) + ridge * eye
+    system = regularise(gram)
+    if precision is not None:
+        system = system + torch.diag_embed(precision.double())
     return torch.linalg.inv(system).diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .consistency import abundance_std, anchor_brightness, normal_equations, solve_nonnegative
+from .consistency import abundance_std, anchor_brightness, normal_equations, regularise, solve_nonnegative
 from .simplex import split_brightness
 
 EVIDENCE_CHANNELS = 5  # of `Evidence.maps`
@@ -92,6 +92,11 @@ class Evidence:
         return torch.stack(columns, dim=1)
 
 
+def no_darkness(brightness: torch.Tensor) -> torch.Tensor:
+    """Brightness (N,) that can be divided by: at least a thousandth of the median."""
+    return brightness.clamp_min(1e-3 * float(brightness.median().clamp_min(1e-6)))
+
+
 def quantile(values: torch.Tensor, level: float) -> torch.Tensor:
     """Quantile along the first axis; unlike `torch.quantile` for any number of values."""
     return values.kthvalue(1 + round(level * (len(values) - 1)), dim=0).values
@@ -140,10 +145,9 @@ def gather_evidence(
     gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
     noise_confidence, confidence, leakage = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
     abundances, total = split_brightness(scaled)
-    floor = 1e-3 * total.median().clamp_min(1e-6)
-    ridge = 1e-10 * gram.diagonal().mean() * torch.eye(num_endmembers, dtype=gram.dtype, device=gram.device)
-    free = torch.linalg.solve(gram + ridge, rhs.T).T
-    std = abundance_std(gram) * confidence.rsqrt()[:, None] / total.clamp_min(floor)[:, None]
+    divisor = no_darkness(total)[:, None]
+    free = torch.linalg.solve(regularise(gram), rhs.T).T
+    std = abundance_std(gram) * confidence.rsqrt()[:, None] / divisor
     residual = pixels - scaled.to(pixels.dtype) @ endmembers
     chi2 = (residual / noise_std).square().sum(1) / max(num_bands - num_endmembers, 1)
     dtype = pixels.dtype
@@ -155,7 +159,7 @@ def gather_evidence(
         leakage=leakage,
         scaled_abundances=scaled.to(dtype),
         abundances=abundances.to(dtype),
-        unbounded=(free / total.clamp_min(floor)[:, None]).to(dtype),
+        unbounded=(free / divisor).to(dtype),
         std=std.clamp(1e-5, 1.0).to(dtype),
         brightness=total.to(dtype),
         misfit=0.5 * chi2.clamp_min(1.0).log(),
@@ -193,7 +197,7 @@ def _confidence(
     spectra = endmembers.double()
     weight = effective.double().square().reciprocal()
     gram = (spectra * weight) @ spectra.T
-    inverse = torch.linalg.inv(gram + 1e-10 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram))
+    inverse = torch.linalg.inv(regularise(gram))
     influence = (inverse @ (spectra * weight)).square()  # [R, B] variance per unit variance in each band
     variance, trace = influence.sum(0) @ noise_std.double().square(), inverse.trace()
     alone = trace / variance.clamp_min(1e-300)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from .evidence import Evidence
+from .evidence import Evidence, no_darkness
 
 _PRESENT = 0.005  # abundance above which the prior counts a material as present
 _BLOCKS = (24, 12, 6)  # pixels; multiples of the last
@@ -96,8 +96,7 @@ def smooth_error(
 
 def _normalise(evidence: Evidence, abundances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Which materials are present (N, R), each pixel's weight (N,) under noise alone, and `rhs` at brightness 1."""
-    total = evidence.brightness.double()
-    total = total.clamp_min(1e-3 * float(total.median().clamp_min(1e-6)))
+    total = no_darkness(evidence.brightness.double())
     weight = evidence.noise_confidence * total.square()
     return (abundances > _PRESENT).double(), weight, evidence.rhs / total[:, None]
 

@@ -168,7 +168,7 @@ class Chain:
         """A-step: from the predicted maps (R, H, W) with their expected errors onto the data."""
         valid, evidence = self.cube.valid, self.evidence
         abundances = _on_simplex(clean.permute(1, 2, 0)[valid])  # [N, R]
-        if self.followed is None and self.movable.any():
+        if self.followed is None:
             self.leak = fit_leak(evidence, abundances)
             self.stages[-1] = replace(self.stages[-1], leak=self.leak)
         leaked = leaked_abundances(abundances, self.leak)
