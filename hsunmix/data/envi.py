@@ -20,7 +20,6 @@ from .wavelengths import to_nanometers
 __all__ = ["cube_from_spyfile", "find_envi_pair", "ignored", "open_envi", "parse_numbers"]
 
 DATA_SUFFIXES = (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".sli", ".hyspex")
-_UNSAID_FILL = -9999.0
 _NO_HEADER = "the header says how the bytes are laid out; put it beside the data, named like the data with .hdr"
 
 
@@ -160,7 +159,8 @@ def ignored(raw: np.ndarray, header: dict[str, Any], applied_scale: float = 1.0)
     """Where values (..., B) equal the header's `data ignore value`, or None where there is none.
 
     A zero may be a measurement: an ignore value of 0 means pixels that are 0 in every band. Without an ignore value,
-    pixels that are -9999 in every band are missing: AVIRIS and AVIRIS-NG fill their edges so, often unsaid.
+    pixels that are one and the same negative number in every band are missing: AVIRIS and AVIRIS-NG fill their edges
+    so (-9999, -50, -0.005), often unsaid, and no spectrum looks like that.
 
     Args:
         raw: (..., B) numbers of the file.
@@ -172,8 +172,8 @@ def ignored(raw: np.ndarray, header: dict[str, Any], applied_scale: float = 1.0)
     """
     values = parse_numbers(header, "data ignore value")
     if values is None and raw.dtype.kind != "u":
-        unsaid = raw == _UNSAID_FILL / applied_scale
-        return unsaid & unsaid.all(axis=-1, keepdims=True)
+        first = raw[..., :1]
+        return np.broadcast_to((first < 0) & (raw == first).all(axis=-1, keepdims=True), raw.shape)
     if values is None or np.isnan(values[0]):
         return None
     value = values[0] / applied_scale

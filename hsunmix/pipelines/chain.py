@@ -29,7 +29,7 @@ _ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a sha
 LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per cent
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
-_EXTRACTED_SHARE = 0.25
+EXTRACTED_SHARE = 0.25
 # Fitted on simulated scenes of held-out materials, so that 90 % intervals cover about 90 %: factors of the posterior's
 # standard deviation (data and prior are taken for independent there) and of the variance that endmembers leak.
 _CALIBRATION_GIVEN = (1.25, 0.75)
@@ -206,7 +206,7 @@ class Chain:
             self.cube.noise_std,
             brightness=self.brightness_model.level,
             brightness_precision=self.brightness_model.precision,
-            endmember_std=self.endmember_std * (_EXTRACTED_SHARE if self.extracted else 1.0),
+            endmember_std=self.endmember_std * (EXTRACTED_SHARE if self.extracted else 1.0),
         )
 
     def _leave_span(self, clean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

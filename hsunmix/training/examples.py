@@ -18,6 +18,7 @@ from ..data import read_library
 from ..endmembers.geometric import vertex_components
 from ..models import ResUNet1D
 from ..physics import Evidence, endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
+from ..pipelines.chain import EXTRACTED_SHARE
 from ..simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
 from .labelled import LabelledScenes
 from .real_maps import RealMaps
@@ -181,7 +182,8 @@ def make_example(
             better_std = (error * (0.3 * torch.randn(error.shape, generator=generator)).exp()).expand_as(moved)
         else:
             better, better_std = predict_endmembers(endmember_unet, coarse, moved, moved_std, start, wavelengths)
-            better = coarse if extracted else better  # the pipeline leaves extracted ones where they are in their span
+            if extracted:  # as the pipeline does: they stay where they are in their span
+                better, better_std = coarse, EXTRACTED_SHARE * better_std
         if counted:
             better = better / better.amax(1, keepdim=True).clamp_min(1e-3)
         refined = gather_evidence(pixels, better, noise_std, 1.0, precision, better_std)

@@ -267,10 +267,12 @@ def test_truncated_image_opened_by_spectral(tmp_path):
         as_cube(spectral.open_image(str(path)))
 
 
-@pytest.mark.parametrize("dtype", ["int16", "float32"])
-def test_fill_of_aviris_without_an_ignore_value(tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("int16", -9999), ("int16", -50), ("float32", -9999), ("float32", -0.005)]
+)
+def test_fill_of_aviris_without_an_ignore_value(tmp_path, dtype, fill):
     cube = (make_cube() * 1000).astype(dtype)
-    cube[0, 1] = -9999
-    cube[2, 2, 3] = -9999  # in one band only: what this means the file would have to say
+    cube[0, 1] = fill
+    cube[2, 2, 3] = fill  # in one band only: what this means the file would have to say
     read = read_cube(write_envi_raw(tmp_path, cube, reflectance_scale_factor=1000))
     assert np.argwhere(read.nodata_mask).tolist() == [[0, 1]]
