@@ -10,6 +10,10 @@ import torch
 from .subspace import SignalSubspace, box_mean, effective_noise, fit_subspace, wiener_smooth
 
 _EXTRA_DIMENSIONS = 3  # looked at beyond R: dark endmembers live there too, and they tell the model error
+# Errors of calibration and atmospheric correction are the same everywhere, and rule the shape of pixels below a tenth
+# of ordinary brightness: deep water would be taken for several materials.
+_DARK = 0.1  # relative to the rms norm of the pixels
+_DARK_ERROR = 0.05  # std of a unit-norm pixel, per `_DARK / norm`
 _LEAST_COSINE = 0.1  # to the mean direction: materials of 46 simulated scenes keep above 0.7, noise lies anywhere
 
 
@@ -22,7 +26,8 @@ class ScenePoints:
         raw: (N, K) coordinates, with unit noise variance.
         smooth: (N, K) coordinates after adaptive smoothing.
         norm: (N,) Euclidean norm of `smooth`.
-        noise_var: (N,) noise variance left in every coordinate of `smooth / norm`.
+        noise_var: (N,) noise variance left in every coordinate of `smooth / norm`; in dark pixels with the systematic
+            errors that it hides elsewhere.
         model_error: rms along the first direction that R endmembers cannot explain, relative to the norm of a pixel.
         num_endmembers: R.
     """
@@ -39,6 +44,11 @@ class ScenePoints:
     def unit(self) -> torch.Tensor:
         """(N, K) smoothed coordinates of unit norm: brightness removed."""
         return self.smooth / self.norm[:, None]
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """(N,) precision of the unit-norm pixels under noise and model error."""
+        return 1 / (self.noise_var + self.model_error**2).clamp_min(1e-30)
 
     @cached_property
     def projected(self) -> torch.Tensor:
@@ -93,12 +103,14 @@ def prepare_scene(
     signal = (power - norm.square().reciprocal().mean()).clamp_min(0)
     noise_left = (noise_var[:, num_endmembers:] / norm.square()[:, None]).mean(0)
     kept = num_endmembers + int((signal > noise_left).sum())
+    norm = smooth[:, :kept].norm(dim=1)
+    darkness = (_DARK**2 * norm.square().mean() / norm.square() - 1).clamp_min(0)
     return ScenePoints(
         subspace=SignalSubspace(subspace.basis[:kept], subspace.noise_std),
         raw=raw[:, :kept],
         smooth=smooth[:, :kept],
-        norm=smooth[:, :kept].norm(dim=1),
-        noise_var=noise_var[:, :num_endmembers].mean(1) / norm.square(),
+        norm=norm,
+        noise_var=noise_var[:, :num_endmembers].mean(1) / norm.square() + _DARK_ERROR**2 * darkness,
         model_error=float(signal.max().sqrt()) if len(signal) else 0.0,
         num_endmembers=num_endmembers,
     )

@@ -25,7 +25,7 @@ class Fit:
     Attributes:
         residual: rms residual, in the units of the noise.
         angle: mean angle between pixels and reconstruction, weighted by its precision.
-        outside: rms distance of unit-norm pixels from the cone of the endmembers, within their span.
+        outside: rms distance of unit-norm pixels from the cone of the endmembers, within their span, weighted alike.
         log_volume: of the simplex of the unit-norm endmembers.
     """
 
@@ -67,7 +67,7 @@ def _choose_family(scene: ScenePoints, pool: list[Candidate], fits: list[Fit], s
     inner = [k for k, candidate in enumerate(pool) if candidate.method == "archetypes"]
     vertex = [k for k, candidate in enumerate(pool) if candidate.method in ("vca", "spa")]
     outer = [k for k, candidate in enumerate(pool) if candidate.method == "minimum_volume"]
-    noise_var = float(scene.noise_var.mean())
+    noise_var = float(scene.weight @ scene.noise_var / scene.weight.sum())
     if inner:
         best = min(inner, key=lambda k: float(scores[k]))
         excess = max(fits[best].outside ** 2 - noise_var, 0.0)
@@ -88,12 +88,12 @@ def _fit(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor) -> 
     fitted = solve_nonnegative(gram, rhs) @ endmembers
     error = pixels - fitted
     cosine = (pixels * fitted).sum(1) / (norm * fitted.norm(dim=1)).clamp_min(1e-30)
-    weight = 1 / (scene.noise_var[subset] + scene.model_error**2).clamp_min(1e-30)
+    weight = scene.weight[subset] / scene.weight[subset].sum()
     span = torch.linalg.qr(endmembers.T)[0]  # [K, R]
     return Fit(
         residual=float(error.square().sum(1).mean().sqrt()),
-        angle=float((weight * torch.arccos(cosine.clamp(-1, 1))).sum() / weight.sum()),
-        outside=float(((error @ span) / norm[:, None]).square().sum(1).mean().sqrt()),
+        angle=float(weight @ torch.arccos(cosine.clamp(-1, 1))),
+        outside=float((weight @ ((error @ span) / norm[:, None]).square().sum(1)).sqrt()),
         log_volume=float(torch.linalg.slogdet(gram)[1] / 2),
     )
 

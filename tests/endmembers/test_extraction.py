@@ -62,6 +62,16 @@ def worst_angle(found: torch.Tensor, truth: torch.Tensor) -> float:
     return float(angles.min(1).values.max()) if len(nearest.unique()) == len(truth) else math.inf
 
 
+def test_the_shape_of_very_dark_pixels_is_not_trusted():
+    cube, _ = make_cube(make_spectra(3, 60), snr_db=60.0)
+    cube[:, :4] *= 0.02  # deep water: what is left of it is error of the calibration
+    cube[:, 4:8] *= 0.2  # shade
+    scene = prepare_scene(cube, 3, torch.full((60,), 1e-4), torch.ones(cube.shape[:2], dtype=torch.bool))
+    variance = scene.noise_var.reshape(32, 32)
+    assert variance[:, :4].min() > 0.01 and variance[:, 4:].max() < 0.003
+    assert scene.weight.reshape(32, 32)[:, :4].max() < 0.1 * scene.weight.reshape(32, 32)[:, 8:].min()
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("brightness", [0.0, 0.2])
 def test_exact_simplex_is_recovered_where_pixels_are_pure(method, brightness):
