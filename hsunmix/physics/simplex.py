@@ -9,7 +9,7 @@ def project_simplex(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     """Euclidean projection on the probability simplex, by sorting (Held, Wolfe and Crowder, 1974).
 
     Args:
-        x: real tensor of any shape.
+        x: (...) real numbers.
         dim: the axis that is to sum to one.
 
     Returns:
@@ -28,7 +28,7 @@ def split_brightness(scaled: torch.Tensor, dim: int = -1, eps: float = 1e-8) -> 
     """Split `b = s * a` into abundances on the simplex and brightness.
 
     Args:
-        scaled: non-negative tensor, endmembers along `dim`.
+        scaled: (..., R) non-negative, the endmembers along `dim`.
         dim: the axis of the endmembers.
         eps: brightness below which a pixel is black: it says nothing and gets equal abundances.
 
