@@ -21,6 +21,7 @@ import torch
 
 import hsunmix
 from hsunmix.data import SpectralLibrary, open_cube, read_cube, write_cube, write_library
+from hsunmix.endmembers import estimate_num_endmembers
 from hsunmix.evaluation import evaluate, perturb_endmembers
 from hsunmix.simulation import SceneSimulator, parametric_spectra, preset_sensor
 from hsunmix.visualization import save_figures
@@ -93,8 +94,8 @@ save_figures(
     coarse_abundances=blind.coarse_abundances[0][..., coarse["order"]],
     reference_abundances=truth["abundances"],
 )
-counted = pipe(cube, wavelengths=wavelengths, num_inference_steps=0, generator=seed())
-print(f"estimated number of endmembers: {counted.endmembers[0].shape[0]}, true: 4")
+number = estimate_num_endmembers(torch.from_numpy(cube).flatten(0, 1))
+print(f"estimated number of endmembers: {number}, true: 4")
 
 # The pixels are rebuilt from what comes out, up to the noise:
 rebuilt = blind.brightness[0][..., None] * (blind.abundances[0] @ blind.endmembers[0])
@@ -136,6 +137,9 @@ assert refined["abundance_rmse"] < coarse["abundance_rmse"]
 #
 # Forty spectra of all kinds, the four true ones among them, written as an ENVI library and read as any library is:
 # resampled to the bands of the cube, spectra with gaps dropped. Few are chosen that together explain the scene.
+#
+# What is chosen counts as approximate, since a library was measured elsewhere. Where it holds the very spectra, as
+# here, moving them costs a little angle; `fixed_endmembers=chosen.coarse_endmembers[0]` in a second call keeps them.
 
 # %%
 others, families = parametric_spectra(36, sensor.wavelengths, seed(5), return_families=True)
@@ -148,7 +152,7 @@ assert isinstance(library, SpectralLibrary) and len(library) == 40
 chosen = pipe(cube, wavelengths=wavelengths, library=library, num_endmembers=4, generator=seed())
 coarse, refined = score(chosen)
 assert refined["abundance_rmse"] < coarse["abundance_rmse"]
-print(f"  angle to the nearest true spectrum: {np.degrees(refined['sad']):.1f} degrees")
+assert coarse["sad"] < 1e-3  # all four were found
 
 # %% [markdown]
 # ## 5. How sure is it?
@@ -164,23 +168,30 @@ inside = np.mean((lower[0] <= truth["abundances"]) & (truth["abundances"] <= upp
 print(f"{inside:.0%} of the true abundances lie in their 90 % interval, mean width {np.mean(upper - lower):.3f}")
 assert 0.8 < inside <= 1.0
 
-# The uncertainty also says where to look: the pixels that it calls uncertain are the ones that are off.
-error = np.abs(sure.abundances[0] - truth["abundances"]).mean(-1).ravel()
-doubt = sure.abundance_uncertainty[0].mean(-1).ravel()
-worst, best = error[doubt > np.quantile(doubt, 0.8)].mean(), error[doubt < np.quantile(doubt, 0.2)].mean()
-print(f"mean error of the most uncertain fifth {worst:.4f}, of the most certain fifth {best:.4f}")
-assert worst > 1.5 * best
 
 # %% [markdown]
-# `ensemble_size=M` runs M chains from different noise (and, blind, from different endmember candidates). Their spread
-# is added to the uncertainty: it costs M times as long, and tells what a single chain can't know.
+# Does it say where to look, too? With exact spectra, yes: what is left are errors of single pixels, by noise. With
+# approximate ones the errors are common to all pixels, and an interval is about right on average, but a pixel that it
+# calls uncertain need not be one that is off.
 
 # %%
-ensemble = pipe(cube, wavelengths=wavelengths, num_endmembers=4, ensemble_size=3, generator=seed())
-alone = pipe(cube, wavelengths=wavelengths, num_endmembers=4, output_uncertainty=True, generator=seed())
-spread = float(ensemble.abundance_uncertainty.mean() / alone.abundance_uncertainty.mean())
-print(f"uncertainty of three chains over that of one: {spread:.2f}")
-assert ensemble.abundances.shape == blind.abundances.shape
+sharp = pipe(cube, wavelengths=wavelengths, fixed_endmembers=exact, output_uncertainty=True, generator=seed())
+for label, out in (("exact", sharp), ("approximate", sure)):
+    error, doubt = np.abs(out.abundances[0] - truth["abundances"]).ravel(), out.abundance_uncertainty[0].ravel()
+    worst, best = error[doubt > np.quantile(doubt, 0.8)].mean(), error[doubt < np.quantile(doubt, 0.2)].mean()
+    print(f"{label}: mean error of the most uncertain fifth {worst:.4f}, of the most certain fifth {best:.4f}")
+    assert label == "approximate" or worst > 2 * best
+
+# %% [markdown]
+# `ensemble_size=M` runs M chains from different noise (and, blind, from different endmember candidates), returns their
+# mean, and adds their spread to the uncertainty. It costs M times as long; here the chains agree, and it adds little.
+
+# %%
+ensemble = pipe(cube, wavelengths=wavelengths, endmembers=rough, ensemble_size=3, generator=seed())
+spread = float(ensemble.abundance_uncertainty.mean() / sure.abundance_uncertainty.mean())
+print(f"uncertainty of three chains over that of one: {spread:.3f}")
+assert not np.array_equal(ensemble.abundances, sure.abundances)
+score(ensemble)
 
 # %% [markdown]
 # ## 6. Big scenes
@@ -273,12 +284,10 @@ print((folder / "runs" / "validation.md").read_text())
 # %%
 mine = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(trained)
 mine.set_progress_bar_config(disable=True)
-out = mine(cube, wavelengths=wavelengths, num_endmembers=4, generator=seed())
-bundled = evaluate(blind.endmembers[0], blind.abundances[0], truth)["abundance_rmse"]
-own = evaluate(out.endmembers[0], out.abundances[0], truth)["abundance_rmse"]
-print(f"abundance RMSE, blind: {own:.4f} after three steps of training, {bundled:.4f} with the bundled weights")
+out = mine(cube, wavelengths=wavelengths, endmembers=rough, generator=seed())
+own, bundled = score(out)[1], score(known)[1]  # three steps of training, then the bundled weights
 assert np.allclose(out.abundances[0].sum(-1), 1, atol=1e-4)
-assert bundled < own
+assert bundled["abundance_rmse"] < own["abundance_rmse"] and bundled["sad"] < own["sad"]
 
 # %% [markdown]
 # Where to go from here: `docs/how_it_works.md` explains what happened inside, `hsunmix unmix --help` lists what the
