@@ -290,9 +290,9 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             strength: in (0, 1].
             guidance_scale: positive.
             num_endmembers: 2 or more, or `None`.
-            endmembers: `None` where there is a library.
-            fixed_endmembers: likewise.
-            library: chooses all endmembers, or `None`.
+            endmembers: (R, B), or `None`; `None` where there is a library.
+            fixed_endmembers: (R, B), or `None`; `None` where there is a library.
+            library: (L, B), or `None`.
             ensemble_size: 1 or more.
             batch_size: 1 or more, or `None`.
             output_type: "np", "pt" or "latent".

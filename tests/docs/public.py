@@ -6,12 +6,13 @@ import inspect
 import pkgutil
 import re
 import textwrap
+from typing import Any
 
 import hsunmix
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example")
 # One axis: a letter, a number, "..." or simple arithmetic of these. "(Ho et al., 2020)" is no shape.
-AXIS = r"(?:\.\.\.|(?:\d+|[A-Za-z][0-9']?)(?![\w.])(?: ?[*+/-] ?\w+| \([A-Z] - 1\) / 2)*|size)"
+AXIS = r"(?:\.\.\.|(?:\d+|[A-Za-z][0-9]?'?)(?![\w.])(?: ?[*+/-] ?\w+| \([A-Z] - 1\) / 2)*|size)"
 SHAPE = re.compile(rf"\((?:{AXIS},|{AXIS}(?:, {AXIS})+|\.\.\.|)\)|\b[Ss]calars?\b")
 ARRAY = re.compile(r"\b(Tensor|ndarray|Array)\b")
 
@@ -109,6 +110,12 @@ def parameters(function):
 def is_array(annotation):
     """Is it annotated as an array or tensor?"""
     return bool(ARRAY.search(str(annotation))) and "Callable" not in str(annotation)
+
+
+def takes_array(parameter):
+    """Does a parameter take an array? One of any type is taken for one, but for those that are no data."""
+    anything = parameter.annotation in (Any, "Any") and parameter.kind is not parameter.VAR_KEYWORD
+    return is_array(parameter.annotation) or (anything and parameter.name not in ("pipe", "callback"))
 
 
 def returns_something(function):

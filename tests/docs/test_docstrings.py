@@ -27,7 +27,7 @@ def problems_of_function(name, function):
     for parameter in public.parameters(function):
         if not described.get(parameter.name, "").strip():
             found.append(f"{name}: `{parameter.name}` is not in Args")
-        elif public.is_array(parameter.annotation) and not public.SHAPE.search(described[parameter.name]):
+        elif public.takes_array(parameter) and not public.SHAPE.search(described[parameter.name]):
             found.append(f"{name}: `{parameter.name}` is an array without shape: {described[parameter.name]}")
     signature = inspect.signature(function)
     known = {parameter.name for parameter in signature.parameters.values()}
@@ -66,8 +66,10 @@ def test_class_describes_its_fields_or_its_constructor(name, cls):
         return
     if "__init__" in vars(cls) and not getattr(cls, "_is_protocol", False):
         described = public.entries(text.get("Args", ""))
-        wanted = {parameter.name for parameter in public.parameters(cls.__init__)}
-        assert set(described) == wanted, name
+        parameters = public.parameters(cls.__init__)
+        assert set(described) == {parameter.name for parameter in parameters}, name
+        for parameter in filter(public.takes_array, parameters):
+            assert public.SHAPE.search(described[parameter.name]), f"{name}: `{parameter.name}` has no shape"
 
 
 def explained_constants(module):

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -271,3 +272,15 @@ def test_version_is_the_same_everywhere():
     assert setup["metadata"]["version"] == hsunmix.__version__
     versions = re.findall(r"^## \[([\d.]+)\]", documents.text_of("CHANGELOG.md"), re.MULTILINE)
     assert versions[0] == hsunmix.__version__
+
+
+def test_picture_is_what_its_script_draws():
+    """The texts of the committed picture are those of the script, and both are well-formed."""
+    draw = runpy.run_path(str(ROOT / "docs" / "path_of_a_cube.py"))["draw"]
+    rng = np.random.default_rng(0)
+    maps, spectra = rng.random((4, 4, 4)), rng.random((4, 9))
+    found = {"composite": maps[..., :3], "noise": spectra[:1], "coarse": maps, "refined": maps}
+    drawn = draw(found | {"endmembers": spectra, "coarse_endmembers": spectra})
+    committed = (ROOT / "docs" / "path_of_a_cube.svg").read_text(encoding="utf-8")
+    words = [[node.text for node in ElementTree.fromstring(svg).iter() if node.text] for svg in (drawn, committed)]
+    assert words[0] == words[1] and len(words[0]) > 30
