@@ -22,7 +22,7 @@ def test_tutorial_runs_and_writes_only_where_it_says(tmp_path):
     before = sorted(path.name for path in ROOT.iterdir())
     command = [sys.executable, str(TUTORIAL)]
     done = subprocess.run(
-        command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, timeout=540
+        command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "| stagewise | perturbed | 30 dB |" in done.stdout
