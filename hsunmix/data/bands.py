@@ -12,6 +12,7 @@ __all__ = ["WATER_VAPOUR", "detector_overlap", "outside_intervals", "parse_inter
 
 # nm; the two strong water-vapour bands, and the end of the range, where signal is low and detectors are noisy
 WATER_VAPOUR: tuple[tuple[float, float], ...] = ((1310.0, 1490.0), (1770.0, 2050.0), (2440.0, np.inf))
+"""Ranges in nm that `bands="water"` leaves out: the atmosphere is opaque there, or the detector hardly sees."""
 
 Intervals = Sequence[tuple[float, float]]
 

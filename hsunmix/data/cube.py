@@ -154,6 +154,9 @@ class Cube:
 
         Args:
             band_mask: (B,) bool, True = good band.
+
+        Returns:
+            A cube (H, W, B) that shares the pixels.
         """
         return self._like(self._pixels, band_mask=band_mask, nodata_mask=self._nodata)
 
@@ -163,6 +166,9 @@ class Cube:
         Args:
             wavelengths: (B,) in nm or micrometres, instead of the cube's.
             scale: what the file's numbers are divided by, instead of what the file says.
+
+        Returns:
+            A cube (H, W, B) that shares the pixels, or divides them when they are read.
         """
         changes: dict[str, Any] = {} if wavelengths is None else {"wavelengths": wavelengths, "fwhm": None}
         factor = 1.0 if scale is None else scale / self.scale

@@ -29,13 +29,25 @@ class Georeference:
     crs: str = ""
 
     def window(self, first_row: int, first_column: int) -> Georeference:
-        """The georeference of a part that begins at this pixel."""
+        """The georeference of a part that begins at this pixel.
+
+        Args:
+            first_row: counted from 0.
+            first_column: counted from 0.
+
+        Returns:
+            The same transform with another origin.
+        """
         a, b, c, d, e, f = self.transform
         x, y = a * first_column + b * first_row + c, d * first_column + e * first_row + f
         return replace(self, transform=(a, b, x, d, e, y))
 
     def envi_header(self) -> dict[str, Any]:
-        """`map info` and `coordinate system string` of an ENVI header."""
+        """`map info` and `coordinate system string` of an ENVI header.
+
+        Returns:
+            Values by key, as `hsunmix.data.write_envi` takes them.
+        """
         a, b, x, d, e, y = self.transform
         width, height = math.hypot(a, b), math.hypot(d, e)
         rotation = math.degrees(math.atan2(b, a))
@@ -66,6 +78,9 @@ class Georeference:
 
         Args:
             header: as `spectral` reads it: lists are split at their commas.
+
+        Returns:
+            The georeference, or None.
         """
         info = header.get("map info")
         if not isinstance(info, (list, tuple)) or len(info) < 7:

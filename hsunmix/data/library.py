@@ -62,12 +62,22 @@ class SpectralLibrary:
         return self.spectra.shape[1]
 
     def subset(self, indices: Any) -> SpectralLibrary:
-        """Some of the spectra, in the order of `indices` (integers or a (L,) bool mask)."""
+        """Some of the spectra.
+
+        Args:
+            indices: (n,) integers, in the order wanted, or an (L,) bool mask.
+
+        Returns:
+            A library of n spectra at the same bands.
+        """
         chosen = np.arange(len(self))[np.asarray(indices)].ravel()
         return SpectralLibrary(self.spectra[chosen], [self.names[index] for index in chosen], self.wavelengths)
 
     def drop_invalid(self) -> SpectralLibrary:
         """Without the spectra that miss a band or are zero throughout.
+
+        Returns:
+            A library of the others, in their order.
 
         Raises:
             ValueError: nothing is left.

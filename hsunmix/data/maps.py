@@ -20,6 +20,7 @@ from .writers import GEOGRAPHIC_KEYS, atomic_path, header_lines
 __all__ = ["MAP_FORMATS", "MapLayer", "write_layer"]
 
 MAP_FORMATS = ("envi", "geotiff", "cog")
+"""File formats known to `write_layer`."""
 _BLOCK = 256  # rows and columns of a GeoTIFF's blocks
 
 

@@ -25,7 +25,15 @@ class PixelSource(Protocol):
     saturation: float
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """Reflectance (h, w, B) float32 of a window; NaN where there are no data."""
+        """Reflectance of a window.
+
+        Args:
+            rows: of the cube.
+            columns: of the cube.
+
+        Returns:
+            (h, w, B) float32 reflectance; NaN where there are no data.
+        """
 
 
 class FunctionSource:
@@ -51,7 +59,14 @@ class FunctionSource:
         self._function = function
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """Reflectance of a window (h, w, B), float32.
+        """Reflectance of a window.
+
+        Args:
+            rows: of the cube.
+            columns: of the cube.
+
+        Returns:
+            (h, w, B) float32 reflectance; NaN where there are no data.
 
         Raises:
             OSError: the window can't be read; the message names file and window.

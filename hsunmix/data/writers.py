@@ -41,7 +41,14 @@ GEOGRAPHIC_KEYS = (
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffix; renamed to `path` when the block ends without an error."""
+    """A temporary path beside `path`, with its suffix; renamed to `path` when the block ends without an error.
+
+    Args:
+        path: file that is wanted.
+
+    Yields:
+        Path to write to.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")

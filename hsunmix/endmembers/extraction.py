@@ -24,6 +24,7 @@ class EndmemberResult:
         candidates: (R, B) sets, best first; the first is `endmembers`.
         scores: (C,) scores of `candidates`, lower is better.
         method: what found the first: "archetypes", "vca", "spa" or "minimum_volume".
+        methods: what found each of `candidates`.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.

@@ -50,7 +50,21 @@ def library_indices(
     noise_std: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """As `select_from_library`, but returns the (R,) indices of the spectra in the library."""
+    """As `select_from_library`, but says which spectra they are.
+
+    Args:
+        pixels: (N, B) spectra.
+        library: (L, B) spectra at the bands of the cube.
+        num_endmembers: R.
+        noise_std: (B,) standard deviation of the noise; estimated when `None`.
+        generator: source of randomness for the choice of pixels, on the CPU; a fixed seed when `None`.
+
+    Returns:
+        (R,) positions in the library, in the order in which they were found.
+
+    Raises:
+        ValueError: if shapes do not fit or the library has fewer than R usable spectra.
+    """
     if pixels.ndim != 2 or library.ndim != 2 or pixels.shape[1] != library.shape[1]:
         raise ValueError(
             f"`library` has shape {tuple(library.shape)} and `pixels` {tuple(pixels.shape)}: both must have the same "

@@ -89,18 +89,48 @@ def spectral_angle(estimate: Any, reference: Any) -> float:
 
 
 def mse(estimate: Any, reference: Any) -> float:
-    """Mean squared error over all values of two arrays of one shape."""
+    """Mean squared error over all values of two arrays of one shape.
+
+    Args:
+        estimate: (...) array.
+        reference: (...) array of the same shape.
+
+    Returns:
+        The error, in the square of their unit.
+
+    Raises:
+        ValueError: different shapes.
+    """
     _same_shape(estimate, reference)
     return float(np.mean(np.square(np.asarray(estimate, dtype=np.float64) - np.asarray(reference, dtype=np.float64))))
 
 
 def rmse(estimate: Any, reference: Any) -> float:
-    """Root of `mse`."""
+    """Root of `mse`.
+
+    Args:
+        estimate: (...) array.
+        reference: (...) array of the same shape.
+
+    Returns:
+        The error, in their unit.
+
+    Raises:
+        ValueError: different shapes.
+    """
     return float(np.sqrt(mse(estimate, reference)))
 
 
 def abundance_rmse(estimate: Any, reference: Any) -> float:
-    """RMSE over all pixels and endmembers of aligned abundances (H, W, R)."""
+    """RMSE over all pixels and endmembers of aligned abundances.
+
+    Args:
+        estimate: (H, W, R), in the order of `reference`.
+        reference: (H, W, R).
+
+    Returns:
+        The error, in fractions of a pixel.
+    """
     return rmse(estimate, reference)
 
 

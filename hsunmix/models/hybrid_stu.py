@@ -92,7 +92,7 @@ class HybridSTU(ModelMixin, ConfigMixin):
             return_dict: `HybridSTUOutput` instead of a tuple.
 
         Returns:
-            `HybridSTUOutput`, or `(abundances, log_std)`.
+            `HybridSTUOutput`, or `(abundances, log_std)`, (N, R, H, W) each.
 
         Raises:
             ValueError: if the bands of `cube` and `endmembers` differ.

@@ -28,8 +28,8 @@ def laplace_nll(error: torch.Tensor, log_std: torch.Tensor, beta: float = 0.5) -
     (Seitzer et al., ICLR 2022).
 
     Args:
-        error: prediction minus truth.
-        log_std: natural logarithm of the predicted standard deviation, same shape.
+        error: (...) prediction minus truth.
+        log_std: (...) natural logarithm of the predicted standard deviation.
         beta: 0 is the plain likelihood, 1 weighs like an absolute error.
 
     Returns:

@@ -88,7 +88,7 @@ class ResUNet1D(ModelMixin, ConfigMixin):
             return_dict: `ResUNet1DOutput` instead of a tuple.
 
         Returns:
-            `ResUNet1DOutput`, or `(sample, log_std)`.
+            `ResUNet1DOutput`, or `(sample, log_std)`, (N, R, B) each.
         """
         n, num_endmembers, bands = sample.shape
         signal, noise = schedule_at(timestep, self.config.num_train_timesteps, sample)

@@ -77,7 +77,7 @@ class ResUNet2D(ModelMixin, ConfigMixin):
             return_dict: `ResUNet2DOutput` instead of a tuple.
 
         Returns:
-            `ResUNet2DOutput`, or `(sample, log_std)`.
+            `ResUNet2DOutput`, or `(sample, log_std)`, (N, R, H, W) each.
         """
         n, num_endmembers = sample.shape[:2]
         signal, noise = schedule_at(timestep, self.config.num_train_timesteps, sample)

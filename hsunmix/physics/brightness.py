@@ -12,7 +12,8 @@ import torch
 
 from .consistency import fcls, nnls, normal_equations, regularise
 
-BRIGHTNESS_THRESHOLD = 0.07  # relative variation above which the brightness counts as free
+BRIGHTNESS_THRESHOLD = 0.07
+"""Relative variation above which the brightness counts as free."""
 # Share of a scene's energy that a fixed brightness may leave unexplained: errors of approximate endmembers cost less,
 # brightness that varies or endmembers in another scale more.
 _COST_THRESHOLD = 0.02

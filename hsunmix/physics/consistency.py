@@ -98,6 +98,9 @@ def anchor_brightness(
         rhs: (N, R) right-hand side.
         brightness: (N,) or scalar expected brightness.
         precision: scalar inverse variance of the brightness around it; 0 leaves it free.
+
+    Returns:
+        `(gram, rhs)`, (R, R) and (N, R).
     """
     target = torch.as_tensor(brightness, dtype=rhs.dtype, device=rhs.device)
     return gram + precision, rhs + (precision * target)[..., None]

@@ -12,7 +12,8 @@ import torch
 from .consistency import abundance_std, anchor_brightness, normal_equations, regularise, solve_nonnegative
 from .simplex import split_brightness
 
-EVIDENCE_CHANNELS = 5  # of `Evidence.maps`
+EVIDENCE_CHANNELS = 5
+"""Number of maps per endmember in `Evidence.maps`."""
 # Model errors are smooth along the spectrum: so many neighbouring bands repeat one error.
 _BANDS_PER_ERROR = 9.0
 # Weight of the model error, whose distribution over the bands nobody knows, against that of the noise.
@@ -103,7 +104,15 @@ def quantile(values: torch.Tensor, level: float) -> torch.Tensor:
 
 
 def scatter(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Put pixel values (N, ...) back on their grid (H, W, ...); the rest gets their mean."""
+    """Put pixel values back on their grid; the rest gets their mean.
+
+    Args:
+        values: (N, ...) of the valid pixels, row by row.
+        valid: (H, W) bool, N of them true.
+
+    Returns:
+        (H, W, ...).
+    """
     grid = values.mean(0).expand(*valid.shape, *values.shape[1:]).clone()
     grid[valid] = values
     return grid

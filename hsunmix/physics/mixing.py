@@ -10,7 +10,15 @@ import torch
 
 
 def unit_rows(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
-    """Scale the vectors along the last axis to unit Euclidean norm; zero vectors stay zero."""
+    """Scale the vectors along the last axis to unit Euclidean norm; zero vectors stay zero.
+
+    Args:
+        x: (..., B) vectors.
+        eps: least norm to divide by.
+
+    Returns:
+        (..., B).
+    """
     return x / x.norm(dim=-1, keepdim=True).clamp_min(eps)
 
 

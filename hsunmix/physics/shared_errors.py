@@ -49,7 +49,15 @@ def fit_leak(evidence: Evidence, abundances: torch.Tensor) -> torch.Tensor:
 
 
 def leaked_abundances(abundances: torch.Tensor, leak: torch.Tensor) -> torch.Tensor:
-    """What a leak K adds to the abundances (N, R) that the data say, for materials that are present; float64."""
+    """What a leak K adds to the abundances that the data say, for materials that are present.
+
+    Args:
+        abundances: (N, R), on the simplex.
+        leak: (R, R) K, from `fit_leak`.
+
+    Returns:
+        (N, R) float64.
+    """
     return (abundances > _PRESENT) * (abundances.double() @ leak)
 
 

@@ -9,11 +9,11 @@ def project_simplex(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     """Euclidean projection on the probability simplex, by sorting (Held, Wolfe and Crowder, 1974).
 
     Args:
-        x: real tensor of any shape.
+        x: (...) real numbers.
         dim: the axis that is to sum to one.
 
     Returns:
-        Tensor of the same shape, non-negative, summing to one along `dim`.
+        (...), the shape of `x`; non-negative, summing to one along `dim`.
     """
     x = x.movedim(dim, -1)
     sorted_x = x.sort(dim=-1, descending=True).values
@@ -28,12 +28,12 @@ def split_brightness(scaled: torch.Tensor, dim: int = -1, eps: float = 1e-8) -> 
     """Split `b = s * a` into abundances on the simplex and brightness.
 
     Args:
-        scaled: non-negative tensor, endmembers along `dim`.
+        scaled: (..., R) non-negative, the endmembers along `dim`.
         dim: the axis of the endmembers.
         eps: brightness below which a pixel is black: it says nothing and gets equal abundances.
 
     Returns:
-        `(abundances, brightness)`; `abundances` has the shape of `scaled`, `brightness` lacks `dim`.
+        `(abundances, brightness)`; `abundances` (..., R) with the shape of `scaled`, `brightness` (...) without `dim`.
     """
     brightness = scaled.sum(dim, keepdim=True)
     uniform = torch.full_like(scaled, 1 / scaled.shape[dim])

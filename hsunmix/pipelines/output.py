@@ -56,7 +56,7 @@ class SemiBlindUnmixingOutput(BaseOutput):
             level: probability, in (0, 1).
 
         Returns:
-            `(lower, upper)`, each as `abundances`.
+            `(lower, upper)`, each (N, H, W, R) in [0, 1], a list where `abundances` is one.
 
         Raises:
             ValueError: no uncertainty was asked for, or `level` is not in (0, 1).

@@ -76,6 +76,9 @@ class SceneModel:
         Args:
             chains: the M chains of one cube.
             call: `num_inference_steps` and `strength`.
+
+        Returns:
+            The model.
         """
         cube = chains[0].cube
         return cls(
@@ -94,6 +97,11 @@ class SceneModel:
     def check(self, call: dict[str, Any], ensemble_size: int, **known: Any) -> None:
         """Refuse arguments that contradict the model.
 
+        Args:
+            call: `num_inference_steps` and `strength` of the new call.
+            ensemble_size: number of chains M of the new call.
+            **known: what else the new call was given; all must be `None`, since the model says it.
+
         Raises:
             ValueError: names the argument.
         """
@@ -111,6 +119,9 @@ class SceneModel:
 
         Args:
             cube: (H, W, B), as the pipeline takes it, in the numbers of the cube that the model was made from.
+
+        Returns:
+            The part, as the chains take it.
 
         Raises:
             ValueError: other bands, or no usable pixel.
@@ -135,7 +146,14 @@ class SceneModel:
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model to a `.npz` file."""
+        """Write the model to a `.npz` file.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The path, with its suffix.
+        """
         arrays: dict[str, Any] = {
             "bands": self.bands,
             "noise_std": self.noise_std,
@@ -159,7 +177,14 @@ class SceneModel:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SceneModel:
-        """Read what `save` has written."""
+        """Read what `save` has written.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The model, on the CPU.
+        """
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         about = json.loads(str(arrays.pop("about")))

@@ -49,14 +49,18 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
             prediction (which has already seen one closed-form step onto the data) as it is.
 
     Example:
-        ```py
+        >>> import torch
         >>> import hsunmix
-        >>> from hsunmix import SemiBlindUnmixingPipeline
+        >>> from hsunmix.simulation import SceneSimulator, preset_sensor
 
-        >>> pipe = SemiBlindUnmixingPipeline.from_pretrained(hsunmix.bundled_checkpoint("base"))
-        >>> out = pipe(cube, wavelengths=wavelengths, num_endmembers=4)
-        >>> out.abundances[0].shape  # (H, W, 4)
-        ```
+        >>> scene = SceneSimulator(height=32, width=32)(
+        ...     torch.Generator().manual_seed(0), num_endmembers=4, sensor=preset_sensor("enmap")
+        ... )
+        >>> pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(hsunmix.bundled_checkpoint("base"))
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> out = pipe(scene.cube, wavelengths=preset_sensor("enmap").wavelengths, num_endmembers=4)
+        >>> out.abundances[0].shape, out.endmembers[0].shape
+        ((32, 32, 4), (4, 218))
     """
 
     encoder: HybridSTU
@@ -280,6 +284,20 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         callback_tensors: list[str],
     ) -> None:
         """Refuse what can't be run, before any work is done.
+
+        Args:
+            num_inference_steps: 0 or more.
+            strength: in (0, 1].
+            guidance_scale: positive.
+            num_endmembers: 2 or more, or `None`.
+            endmembers: (R, B), or `None`; `None` where there is a library.
+            fixed_endmembers: (R, B), or `None`; `None` where there is a library.
+            library: (L, B), or `None`.
+            ensemble_size: 1 or more.
+            batch_size: 1 or more, or `None`.
+            output_type: "np", "pt" or "latent".
+            callback: `callback_on_step_end`.
+            callback_tensors: `callback_on_step_end_tensor_inputs`.
 
         Raises:
             ValueError: names the argument and says what is allowed.

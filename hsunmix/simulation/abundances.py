@@ -78,7 +78,14 @@ def random_abundances(
 
 
 def cap_purity(abundances: torch.Tensor, max_purity: float) -> torch.Tensor:
-    """Pull the pixels of (R, H, W) whose largest abundance is above `max_purity` towards the barycentre, onto the cap.
+    """Pull pixels whose largest abundance is above a cap towards the barycentre of the simplex, onto the cap.
+
+    Args:
+        abundances: (R, H, W), on the simplex.
+        max_purity: the cap.
+
+    Returns:
+        (R, H, W).
 
     Raises:
         ValueError: if `max_purity` is not in (1 / R, 1].

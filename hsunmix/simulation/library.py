@@ -13,11 +13,18 @@ from .sensors import Sensor
 HELD_OUT_MATERIALS = (
     "Alunite", "Kaolin", "Muscovite", "Jarosite", "Calcite", "Maple", "Aspen", "Asphalt", "Brick", "Oxide",
 )  # fmt: skip
-"""Materials that never enter training or validation data, so that zero-shot results on them stay honest."""
+"""Materials that never enter training; validation is on scenes made of nothing else, so that it stays zero-shot."""
 
 
 def is_held_out(name: str) -> bool:
-    """Whether the name of a spectrum contains one of `HELD_OUT_MATERIALS` (upper or lower case)."""
+    """Whether the name of a spectrum contains one of `HELD_OUT_MATERIALS` (upper or lower case).
+
+    Args:
+        name: of a spectrum.
+
+    Returns:
+        True where it does.
+    """
     return any(material.lower() in name.lower() for material in HELD_OUT_MATERIALS)
 
 
@@ -88,7 +95,19 @@ class LibrarySpectra:
 
     @classmethod
     def from_any(cls, library: Any, exclude_held_out: bool = False) -> LibrarySpectra:
-        """A `LibrarySpectra` from one, a (spectra, wavelengths[, names]) tuple or an object with those attributes."""
+        """A `LibrarySpectra` of whatever holds spectra and wavelengths.
+
+        Args:
+            library: a `LibrarySpectra`, a tuple of spectra (L, B), wavelengths (B,) in nm and, if known, L names, or
+                an object with those attributes.
+            exclude_held_out: leave `HELD_OUT_MATERIALS` out.
+
+        Returns:
+            The library.
+
+        Raises:
+            ValueError: for anything else, or no usable spectrum.
+        """
         if isinstance(library, cls):
             return library
         if isinstance(library, (tuple, list)) and len(library) in (2, 3):
@@ -103,16 +122,31 @@ class LibrarySpectra:
         )
 
     def covers(self, sensor: Sensor, tolerance: float = 0.03) -> bool:
-        """Whether the library spans the range of the sensor, but for `tolerance` of that range at either end."""
+        """Whether the library spans the range of a sensor.
+
+        Args:
+            sensor: the bands.
+            tolerance: share of the range that may be missing at either end.
+
+        Returns:
+            True where it does.
+        """
         low, high = float(sensor.wavelengths.min()), float(sensor.wavelengths.max())
         slack = tolerance * (high - low)
         return float(self.wavelengths[0]) <= low + slack and float(self.wavelengths[-1]) >= high - slack
 
     def sample(self, indices: torch.Tensor | Sequence[int], sensor: Sensor) -> torch.Tensor:
-        """The spectra with the given indices at the bands of a sensor, (len(indices), B), on the CPU.
+        """Some of the spectra at the bands of a sensor.
 
         Bands wider than the library's sampling are Gaussian averages, others linear interpolation. The weights of the
         latest sensors are kept, so that a fixed sensor costs one small matrix product per call.
+
+        Args:
+            indices: (n,) positions in the library.
+            sensor: B bands.
+
+        Returns:
+            (n, B) reflectance, on the CPU.
         """
         key = sensor.wavelengths.cpu().numpy().tobytes() + sensor.fwhm.cpu().numpy().tobytes()
         weights = self._weights.pop(key, None)

@@ -54,7 +54,14 @@ class Scene:
     snr_db: float
 
     def to(self, device: torch.device | str) -> Scene:
-        """The scene with all its tensors on another device."""
+        """The scene with all its tensors on another device.
+
+        Args:
+            device: where to.
+
+        Returns:
+            The scene there.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor)}
         return replace(self, **moved)

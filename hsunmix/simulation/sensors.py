@@ -51,11 +51,22 @@ class Sensor:
         return self.wavelengths.shape[0]
 
     def select(self, keep: torch.Tensor) -> Sensor:
-        """The sensor with only the bands of a boolean mask or an index tensor."""
+        """The sensor with some of its bands.
+
+        Args:
+            keep: (B,) bool, or (n,) positions.
+
+        Returns:
+            The sensor with the bands that are kept.
+        """
         return Sensor(self.wavelengths[keep], self.fwhm[keep], self.name)
 
     def without_water_vapour(self) -> Sensor:
-        """The sensor without the bands that atmospheric water vapour makes useless (1340-1460, 1790-1970 nm)."""
+        """The sensor without the bands that atmospheric water vapour makes useless (1340-1460, 1790-1970 nm).
+
+        Returns:
+            The sensor with the other bands.
+        """
         w = self.wavelengths
         blocked = torch.zeros_like(w, dtype=torch.bool)
         for low, high in WATER_VAPOUR_NM:
@@ -68,6 +79,9 @@ def preset_sensor(name: str) -> Sensor:
 
     Args:
         name: one of "emit" (285 bands), "aviris" (224), "enmap" (218), "prisma" (234), "vnir" (156, 401 to 899 nm).
+
+    Returns:
+        The sensor.
 
     Raises:
         ValueError: for an unknown name.
@@ -139,7 +153,19 @@ def _if_enough(candidate: Sensor, sensor: Sensor, min_bands: int) -> Sensor:
 
 
 def even_sensor(low: float, high: float, num_bands: int) -> Sensor:
-    """Evenly spaced bands from `low` to `high` nm, each as wide as the spacing."""
+    """Evenly spaced bands, each as wide as the spacing.
+
+    Args:
+        low: first band centre, nm.
+        high: last band centre, nm.
+        num_bands: B.
+
+    Returns:
+        The sensor.
+
+    Raises:
+        ValueError: for a range that is none, or fewer than two bands.
+    """
     if not (0.0 < low < high and math.isfinite(high)) or num_bands < 2:
         raise ValueError(f"`low` < `high` in nm and `num_bands` >= 2 are needed, got {low}, {high}, {num_bands}.")
     return Sensor(

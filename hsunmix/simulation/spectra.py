@@ -131,7 +131,7 @@ def parametric_spectra(
         return_families: also return the family name of every spectrum.
 
     Returns:
-        Spectra (num, B) in [0, 1.05], float32; with `return_families` a tuple (spectra, names).
+        (N, B) reflectance of N = `num` spectra, in [0, 1.05], float32; with `return_families` also N names.
     """
     draws = Draws(generator, device)
     x = wavelengths.to(draws.device, torch.float32)

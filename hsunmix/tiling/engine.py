@@ -117,14 +117,22 @@ class TiledUnmixing:
             output.scene[0].save(self.store.scene_path)  # last: where it is, all of it is there
 
     def scene_result(self) -> SceneResult:
-        """What `estimate_scene` has found."""
+        """What `estimate_scene` has found.
+
+        Returns:
+            Endmembers, noise and brightness of the scene as a whole.
+        """
         with np.load(self.store.folder / "result.npz", allow_pickle=False) as archive:
             known: dict[str, Any] = {key: archive[key] for key in archive.files}
         known |= {"brightness_mode": str(known["brightness_mode"]), "residual_limit": float(known["residual_limit"])}
         return SceneResult(**{one.name: known.get(one.name) for one in fields(SceneResult)})  # type: ignore[arg-type]
 
     def run_tiles(self, tiles: list[Tile], progress: Callable[[int], None] = lambda _: None) -> None:
-        """Unmix tiles and store each; `progress` is told how many are done.
+        """Unmix tiles and store each.
+
+        Args:
+            tiles: of the plan.
+            progress: is told after each batch how many tiles it held.
 
         Raises:
             OSError: a tile can't be read or written; the message names it.

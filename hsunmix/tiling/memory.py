@@ -19,7 +19,13 @@ _LARGEST_ALONE = 512 * 512  # pixels; larger scenes are tiled even where they wo
 
 
 def parse_size(text: str) -> int:
-    """Bytes from "4G", "500M", "4 GiB" or a plain number.
+    """Bytes from an amount of memory as people write it.
+
+    Args:
+        text: "4G", "500M", "4 GiB" or a plain number; 1K is 1024.
+
+    Returns:
+        Bytes.
 
     Raises:
         ValueError: not a size.
@@ -31,7 +37,16 @@ def parse_size(text: str) -> int:
 
 
 def unmixing_memory(num_pixels: int, num_bands: int, num_endmembers: int) -> int:
-    """Bytes that a process needs to unmix so many pixels at once."""
+    """Memory that a process needs to unmix so many pixels at once.
+
+    Args:
+        num_pixels: H * W.
+        num_bands: B.
+        num_endmembers: R.
+
+    Returns:
+        Bytes, an upper bound of what was measured.
+    """
     return _PROCESS + num_pixels * (_PER_VALUE * num_bands + _PER_PIXEL + _PER_MAP * num_endmembers)
 
 
@@ -43,6 +58,9 @@ def tile_size(memory: int, shape: tuple[int, int, int], num_endmembers: int, pro
         shape: of the scene (H, W, B).
         num_endmembers: R.
         processes: that run at a time on this machine.
+
+    Returns:
+        Rows, as many as columns.
 
     Raises:
         ValueError: not even the smallest fits.
@@ -58,20 +76,42 @@ def tile_size(memory: int, shape: tuple[int, int, int], num_endmembers: int, pro
 
 
 def sample_pixels(memory: int, num_bands: int, num_endmembers: int) -> int:
-    """Pixels of the sample that a scene is estimated from: 320 x 320, or fewer where the memory is small."""
+    """Size of the sample that a scene is estimated from.
+
+    Args:
+        memory: bytes.
+        num_bands: B.
+        num_endmembers: R.
+
+    Returns:
+        Pixels: 320 x 320, or fewer where the memory is small.
+    """
     fitting = [n * n for n in _SAMPLES if unmixing_memory(n * n, num_bands, num_endmembers) <= memory]
     return [*fitting, _SAMPLES[-1] ** 2][0]
 
 
 def fits_at_once(memory: int, shape: tuple[int, int, int], num_endmembers: int) -> bool:
-    """Whether a scene (H, W, B) is small enough to be unmixed without tiles."""
+    """Whether a scene is small enough to be unmixed without tiles.
+
+    Args:
+        memory: bytes.
+        shape: of the scene (H, W, B).
+        num_endmembers: R.
+
+    Returns:
+        True where it is.
+    """
     height, width, bands = shape
     pixels = height * width
     return pixels <= _LARGEST_ALONE and unmixing_memory(pixels, bands, num_endmembers) <= memory
 
 
 def peak_memory() -> int | None:
-    """The most bytes that this process has held, or None where the system doesn't tell."""
+    """The most memory that this process has held.
+
+    Returns:
+        Bytes, or None where the system doesn't tell.
+    """
     try:
         import resource
         import sys

@@ -57,6 +57,9 @@ class TilePlan:
         Outermost pixels, which the networks see without their surroundings, count nothing; then the weight rises as a
         squared sine. Where two neighbours overlap as planned their weights add up to one.
 
+        Args:
+            tile: of this plan.
+
         Returns:
             (h, w) float32 in [0, 1]; positive in every pixel that no other tile covers.
         """
@@ -77,7 +80,15 @@ class TilePlan:
         return weight
 
     def covering(self, first: int, last: int) -> list[Tile]:
-        """Tiles that hold one of the rows `first` to `last - 1`, in the order of the plan."""
+        """Tiles that hold one of some rows.
+
+        Args:
+            first: first row, counted from 0.
+            last: the row after the last one.
+
+        Returns:
+            The tiles, in the order of the plan.
+        """
         return [tile for tile in self.tiles if tile.rows[0] < last and tile.rows[1] > first]
 
 

@@ -7,7 +7,9 @@ import numpy as np
 __all__ = ["QUALITY_CLASSES", "QUALITY_COLORS", "classify_quality", "residual_limit", "saturated_pixels"]
 
 QUALITY_CLASSES = ("good", "nodata", "saturated", "poorly explained")
-QUALITY_COLORS = ((46, 125, 50), (0, 0, 0), (255, 193, 7), (198, 40, 40))  # red, green, blue
+"""What the numbers of a quality map mean, from 0."""
+QUALITY_COLORS = ((46, 125, 50), (0, 0, 0), (255, 193, 7), (198, 40, 40))
+"""Red, green and blue (0 to 255) of each class."""
 _POOR = 4.0  # times the median residual of the scene
 _BRIGHTEST = 1.5  # reflectance; more is cloud, glint or a saturated detector
 
@@ -32,7 +34,7 @@ def residual_limit(residual: np.ndarray, noise: np.ndarray) -> float:
     """The residual above which a pixel counts as poorly explained.
 
     Args:
-        residual: reconstruction error of the pixels of a scene, or of a sample of it; NaN = nodata.
+        residual: (H, W) or (N,) reconstruction error of the pixels of a scene, or of a sample of it; NaN = nodata.
         noise: (B,) standard deviation of the noise; NaN in bad bands.
 
     Returns:

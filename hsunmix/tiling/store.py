@@ -40,11 +40,19 @@ class TileStore:
         return self.folder / "scene.npz"
 
     def exists(self) -> bool:
-        """Whether there is an unfinished run."""
+        """Whether there is an unfinished run.
+
+        Returns:
+            True where there is one.
+        """
         return self._settings.is_file()
 
     def settings(self) -> dict[str, Any] | None:
-        """Settings of the unfinished run, or None where there is none."""
+        """What the unfinished run was begun with.
+
+        Returns:
+            Its settings, or None where there is no such run.
+        """
         return json.loads(self._settings.read_text(encoding="utf-8")) if self.exists() else None
 
     def begin(self, settings: Mapping[str, Any], resume: bool) -> None:
@@ -73,11 +81,22 @@ class TileStore:
         write_json(self._settings, plain)
 
     def path(self, tile: Tile) -> Path:
-        """The file of a tile."""
+        """The file of a tile.
+
+        Args:
+            tile: of the plan.
+
+        Returns:
+            Its path, whether it is there or not.
+        """
         return self.folder / f"tile_{tile.index:06d}.npz"
 
     def save(self, tile: Tile, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a finished tile.
+
+        Args:
+            tile: of the plan.
+            arrays: (...) each, by name.
 
         Raises:
             OSError: the tile can't be written; the message names it and says that nothing done is lost.
@@ -97,7 +116,14 @@ class TileStore:
             raise OSError(error.errno, message) from error
 
     def load(self, tile: Tile) -> dict[str, np.ndarray] | None:
-        """The arrays of a finished tile; None where it is not there or torn."""
+        """The arrays of a finished tile.
+
+        Args:
+            tile: of the plan.
+
+        Returns:
+            What was saved, (...) each, by name; None where it is not there or torn.
+        """
         try:
             with np.load(self.path(tile), allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
@@ -105,7 +131,14 @@ class TileStore:
             return None
 
     def finished(self, tiles: tuple[Tile, ...]) -> set[int]:
-        """Indices of the tiles that are there and whole."""
+        """Which tiles are there and whole.
+
+        Args:
+            tiles: to look for.
+
+        Returns:
+            Their indices.
+        """
         return {tile.index for tile in tiles if self.path(tile).is_file() and self.load(tile) is not None}
 
     def discard(self) -> None:

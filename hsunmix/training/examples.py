@@ -25,7 +25,15 @@ from .real_maps import RealMaps
 
 
 def load_libraries(paths: Sequence[str], held_out: bool = False) -> list[LibrarySpectra]:
-    """Read spectral libraries, keeping the training materials only, or (for validation) the held-out ones only."""
+    """Read spectral libraries, keeping the training materials only, or (for validation) the held-out ones only.
+
+    Args:
+        paths: ENVI spectral libraries.
+        held_out: keep only the materials of `hsunmix.simulation.HELD_OUT_MATERIALS`; else leave those out.
+
+    Returns:
+        One `LibrarySpectra` per file.
+    """
     libraries = []
     for path in paths:
         library = read_library(path)

@@ -28,7 +28,16 @@ class JointModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, encoder: Path | str, unet: Path | str, endmember_unet: Path | str) -> JointModel:
-        """Load the three from their folders."""
+        """Load the three from their folders.
+
+        Args:
+            encoder: folder of a `HybridSTU`.
+            unet: folder of a `ResUNet2D`.
+            endmember_unet: folder of a `ResUNet1D`.
+
+        Returns:
+            The three as one module.
+        """
         return cls(
             HybridSTU.from_pretrained(encoder),
             ResUNet2D.from_pretrained(unet),
@@ -36,7 +45,11 @@ class JointModel(nn.Module):
         )
 
     def save_pretrained(self, folder: str) -> None:
-        """Each network in a folder of its own: `encoder`, `unet`, `endmember_unet`."""
+        """Each network in a folder of its own: `encoder`, `unet`, `endmember_unet`.
+
+        Args:
+            folder: made where it doesn't exist.
+        """
         for name in ("encoder", "unet", "endmember_unet"):
             getattr(self, name).save_pretrained(str(Path(folder) / name))
 
@@ -85,7 +98,16 @@ class JointModel(nn.Module):
 
 
 def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
-    """Losses on abundances, spectra and reconstruction after every step of the unrolled sampler."""
+    """Losses on abundances, spectra and reconstruction after every step of the unrolled sampler.
+
+    Args:
+        model: `JointModel`.
+        batch: of `SimulatedExamples`.
+        num_steps: denoising steps that the gradient runs through.
+
+    Returns:
+        Scalars by name; `loss` is minimised.
+    """
     (coarse, coarse_log_std), *steps = model(batch, num_steps)
     _, target, conditions = endmember_inputs(batch)
     truth = batch["abundances"]

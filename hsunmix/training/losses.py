@@ -16,7 +16,15 @@ Losses = dict[str, torch.Tensor]
 
 
 def coarse_loss(model: torch.nn.Module, batch: dict) -> Losses:
-    """HybridSTU: SAM + MSE, and the likelihood of the error that the network expects of itself."""
+    """HybridSTU: SAM + MSE, and the likelihood of the error that the network expects of itself.
+
+    Args:
+        model: `HybridSTU`.
+        batch: of `SimulatedExamples`.
+
+    Returns:
+        Scalars by name; `loss` is minimised.
+    """
     target = batch["abundances"]
     abundances, log_std = model(
         batch["cube"], batch["coarse_endmembers"], batch["evidence"], batch["wavelengths"], return_dict=False
@@ -33,7 +41,17 @@ def coarse_loss(model: torch.nn.Module, batch: dict) -> Losses:
 
 
 def endmember_loss(model: torch.nn.Module, batch: dict, scheduler: DDPMScheduler, on_policy_fraction: float) -> Losses:
-    """ResUNet1D: MSE + SAM of the clean spectra at a random noise level, and the likelihood of the error expected."""
+    """ResUNet1D: MSE + SAM of the clean spectra at a random noise level, and the likelihood of the error expected.
+
+    Args:
+        model: `ResUNet1D`.
+        batch: of `SimulatedExamples`.
+        scheduler: adds the noise.
+        on_policy_fraction: share of batches that show the network what the sampler carries.
+
+    Returns:
+        Scalars by name; `loss` is minimised.
+    """
     scale, target, conditions = endmember_inputs(batch)
 
     def first_estimate(timestep: int) -> torch.Tensor:
@@ -65,7 +83,18 @@ def endmember_inputs(batch: dict) -> tuple[torch.Tensor, torch.Tensor, tuple]:
 def abundance_loss(
     model: torch.nn.Module, batch: dict, encoder: HybridSTU, scheduler: DDPMScheduler, on_policy_fraction: float
 ) -> Losses:
-    """ResUNet2D: error of the clean maps at a random noise level, and the likelihood of the error expected."""
+    """ResUNet2D: error of the clean maps at a random noise level, and the likelihood of the error expected.
+
+    Args:
+        model: `ResUNet2D`.
+        batch: of `SimulatedExamples`.
+        encoder: makes the coarse maps; not trained.
+        scheduler: adds the noise.
+        on_policy_fraction: share of batches that show the network what the sampler carries.
+
+    Returns:
+        Scalars by name; `loss` is minimised.
+    """
     encoder.to(batch["cube"].device)
     with torch.no_grad():
         coarse = encoder(batch["cube"], batch["coarse_endmembers"], batch["evidence"], batch["wavelengths"])

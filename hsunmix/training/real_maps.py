@@ -55,10 +55,15 @@ class RealMaps:
             self.scenes.setdefault(abundances.shape[-1], []).append((abundances, brightness))
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> dict[str, Any]:
-        """Arguments of the simulator: `abundances` (size, size, count) and relative `brightness` (size, size).
+        """A patch of maps, as arguments of the simulator.
+
+        Args:
+            count: R.
+            size: rows and columns.
+            generator: source of all randomness.
 
         Returns:
-            Empty if no scene has `count` endmembers.
+            `abundances` (size, size, R) and relative `brightness` (size, size); empty if no scene has R endmembers.
         """
         if count not in self.scenes:
             return {}

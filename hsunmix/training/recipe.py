@@ -54,7 +54,13 @@ class Recipe:
 
 
 def load_recipe(config: str | Path) -> Recipe:
-    """Read a recipe by name ("tiny", "cpu", "base") or from a file.
+    """Read a recipe.
+
+    Args:
+        config: "tiny", "cpu", "base", or a .yaml file.
+
+    Returns:
+        The recipe.
 
     Raises:
         ValueError: if there is no such recipe, or it makes no sense; the message names the stage.

@@ -88,7 +88,14 @@ def _gain(score: Score) -> float:
 
 
 def as_markdown(records: Sequence[dict[str, Any]]) -> str:
-    """The records of `validate` as a table."""
+    """The records of `validate` as a table.
+
+    Args:
+        records: of one or more pipelines.
+
+    Returns:
+        A table in Markdown, with its head.
+    """
     columns = ["pipeline", "track", "SNR", "NNLS", "coarse", "refined", "gain over NNLS", "SAD start", "SAD refined"]
     columns += ["in 90 % interval"] + (["R", "scenes"] if "num_endmembers" in records[0] else [])
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
