@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["read_mat"]
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OTHER_CLASSES = ("cell", "struct", "object", "char", "sparse", "function", "opaque", "unknown")
 
 
 def read_mat(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -28,10 +29,11 @@ def read_mat(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(path)
     if _is_hdf5(path):
         return _read_hdf5(path)
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        content = loadmat(path)
+        numeric = [name for name, _, kind in whosmat(path) if kind not in _OTHER_CLASSES]
+        content = loadmat(path, variable_names=numeric)  # the others are not even unpacked
     except Exception as error:  # scipy raises a dozen types on damaged files
         raise ValueError(f"{path}: not a readable MATLAB file ({error}); it may be damaged or truncated") from error
     return {key: value for key, value in content.items() if not key.startswith("__") and _is_numeric(value)}
