@@ -1,0 +1,95 @@
+"""Shows the page: a server, the folder for what visitors give, and the sweeping of that folder."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import tempfile
+import threading
+from pathlib import Path
+
+import gradio as gr
+
+from .page import Page
+from .session import Sessions
+from .unmixing import Unmixer
+
+__all__ = ["Server", "serve"]
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 15.0
+_FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # none that a browser has to fetch
+
+
+class Server:
+    """A page that is being shown.
+
+    Attributes:
+        url: where.
+    """
+
+    def __init__(self, blocks: gr.Blocks, sessions: Sessions, url: str) -> None:
+        self.url = url
+        self._blocks, self._sessions = blocks, sessions
+        self._stop = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, daemon=True, name="hsunmix-sweeper")
+        self._sweeper.start()
+        atexit.register(self.close)
+
+    def _sweep(self) -> None:
+        while not self._stop.wait(SWEEP_SECONDS):
+            try:
+                self._sessions.sweep()
+            except Exception:  # a file that vanished meanwhile must not end all sweeping
+                logger.exception("sweeping failed")
+
+    def wait(self) -> None:
+        """Until the process is interrupted."""
+        try:
+            self._blocks.block_thread()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop, and leave nothing behind."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._blocks.close(verbose=False)
+        self._sessions.end_all()
+        os.environ.pop("GRADIO_TEMP_DIR", None)
+
+
+def serve(unmixer: Unmixer, host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False) -> Server:
+    """Show the page.
+
+    Args:
+        unmixer: does the work.
+        host: address to listen at; "0.0.0.0" for other machines too.
+        port: to listen at; None = the first free one from 7860 on.
+        open_browser: show it in this machine's browser.
+
+    Returns:
+        The server, which runs in the background.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    root = Path(tempfile.mkdtemp(prefix="hsunmix-app-")).resolve()
+    os.environ["GRADIO_TEMP_DIR"] = str(root)  # gradio has no argument for the folder of received files
+    sessions = Sessions(root, unmixer.limits)
+    try:
+        blocks = Page(unmixer, sessions).build()
+        _, url, _ = blocks.launch(
+            server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, quiet=True,
+            share=False, ssr_mode=False, show_error=False, footer_links=[], run_history=False,
+            max_file_size=unmixer.limits.upload, css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+            theme=gr.themes.Default(font=_FONT, font_mono=["ui-monospace", "monospace"]),
+        )  # fmt: skip
+    except BaseException:
+        sessions.end_all()
+        os.environ.pop("GRADIO_TEMP_DIR", None)
+        raise
+    return Server(blocks, sessions, url)
