@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -21,6 +23,14 @@ logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 15.0
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # none that a browser has to fetch
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's own, with fonts of the system, and with captions that can be read (4.5 : 1 and more)."""
+    theme = gr.themes.Default(font=_FONT, font_mono=["ui-monospace", "monospace"])
+    quiet = ("body_text_color_subdued", "block_info_text_color", "block_label_text_color", "block_title_text_color")
+    shades = {name: "*neutral_600" for name in quiet} | {f"{name}_dark": "*neutral_300" for name in quiet}
+    return theme.set(**shades)
 
 
 class Server:
@@ -46,7 +56,8 @@ class Server:
                 logger.exception("sweeping failed")
 
     def wait(self) -> None:
-        """Until the process is interrupted."""
+        """Until the process is interrupted, or told to end (SIGTERM, as containers do)."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             self._blocks.block_thread()
         finally:
@@ -86,7 +97,7 @@ def serve(unmixer: Unmixer, host: str = "127.0.0.1", port: int | None = None, op
             server_name=host, server_port=port, inbrowser=open_browser, prevent_thread_lock=True, quiet=True,
             share=False, ssr_mode=False, show_error=False, footer_links=[], run_history=False,
             max_file_size=unmixer.limits.upload, css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
-            theme=gr.themes.Default(font=_FONT, font_mono=["ui-monospace", "monospace"]),
+            theme=_theme(),
         )  # fmt: skip
     except BaseException:
         sessions.end_all()

@@ -58,7 +58,8 @@ class Page:
     def _add_inputs(self) -> None:
         with gr.Column(min_width=300):
             gr.Markdown("### 1. Choose a scene")
-            self.files = gr.File(file_count="multiple", label=texts.FILES, height=150, elem_id="hs-files")
+            gr.Markdown(texts.FILES)
+            self.files = gr.File(file_count="multiple", label="Your scene", height=150, elem_id="hs-files")
             gr.Markdown("or take an example:")
             with gr.Row():
                 self.examples = {name: gr.Button(name, size="sm", min_width=120) for name in EXAMPLES}
@@ -77,7 +78,8 @@ class Page:
                 self.steps = gr.Slider(0, MOST_STEPS, 2, step=1, label="Refinement steps", info=texts.STEPS)
                 self.ensemble = gr.Slider(1, MOST_RUNS, 1, step=1, label="Runs to average", info=texts.RUNS)
                 self.scale = gr.Number(value=None, label="Number that stands for reflectance 1", info=texts.SCALE)
-                self.library = gr.File(file_count="multiple", label=texts.LIBRARY, height=120, elem_id="hs-library")
+                gr.Markdown(texts.LIBRARY)
+                self.library = gr.File(file_count="multiple", label="Your library", height=120, elem_id="hs-library")
             self.run = gr.Button("Unmix", variant="primary", interactive=False, elem_id="hs-run")
 
     def _add_results(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from .session import Limits
 
 BEGIN = "Nothing is needed but a scene. If you have none, take an example."
-FILES = "Your scene: ENVI (.hdr and its data file, both at once), .mat, .npy or .npz"
-LIBRARY = "Spectral library, to name the materials: ENVI (.sli and .hdr), .csv or .npz"
+FILES = "ENVI (the `.hdr` and its data file, both at once), `.mat`, `.npy` or `.npz`"
+LIBRARY = "A spectral library, to name the materials: ENVI (`.sli` and `.hdr`), `.csv` or `.npz`"
 COUNT = "How many different materials do you expect? If you don't know, leave it."
 STEPS = "0 = a quick first estimate; more than 2 seldom helps."
 RUNS = "More runs take longer, and show better how sure the result is."
@@ -33,8 +33,8 @@ pixel often covers several materials, say soil and grass, and its spectrum is a 
 spectra of the materials and the share of each in every pixel, and says how sure it is (*unmixing*).
 
 Your files are used for nothing else, nobody else sees them, and they are removed when you close the page or
-after {limits.minutes:g} minutes without a click. Scenes may have {limits.pixels} pixels, files
-{limits.upload / 2**20:.0f} MiB.
+after {limits.minutes:g} minutes without a click. Scenes may have {limits.pixels} pixels
+(such as {round(limits.pixels**0.5)} x {round(limits.pixels**0.5)}), files {limits.upload / 2**20:.0f} MiB.
 """
 
 

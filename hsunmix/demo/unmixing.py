@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "Unmixer"]
 
 # Simulated, so that nothing has to be fetched and the truth is known: materials, rows and columns, SNR in dB, seed.
-EXAMPLES = {"4 materials, little noise": (4, 64, 30.0, 0), "5 materials, much noise": (5, 64, 15.0, 3)}
+EXAMPLES = {"4 materials, little noise": (4, 64, 30.0, 0), "3 materials, much noise": (3, 64, 15.0, 2)}
 SEED = 0
 NEAREST = 3  # names of a library for each material
 

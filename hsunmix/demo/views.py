@@ -123,12 +123,14 @@ def maps_html(result: Result) -> str:
     for index, name in enumerate(result.names):
         part = slice(index, index + 1)
         uncertainty = None if result.maps.uncertainty is None else result.maps.uncertainty[:, :, part]
-        truth = None
+        truth, known = None, ""
         if index in order and result.scene.truth is not None:
             truth = result.scene.truth["abundances"][:, :, order[index] : order[index] + 1]
+            called = result.scene.truth["names"][order[index]].removeprefix("parametric ").replace("_", " ")
+            known = f" (truth: {called}, {100 * truth.mean():.1f} %)"
         figure = plot_abundances(result.maps.abundances[:, :, part], [name], uncertainty, reference=truth)
         share = 100 * result.summary["endmembers"][index]["mean_abundance"]
-        caption = f"{name}: on average {share:.1f} % of a pixel"
+        caption = f"{name}: on average {share:.1f} % of a pixel{known}"
         cards.append(f"<figure>{figure_html(figure, caption)}<figcaption>{escape(caption)}</figcaption></figure>")
     return (
         '<p class="hs-note">The share of each material in every pixel (0 = none, 1 = nothing else), and below it how '
@@ -195,6 +197,6 @@ def trust_html(result: Result) -> str:
     return (
         '<p class="hs-note">Where the picture is bright, the materials found don\'t explain the pixel: try more of '
         f'them.</p><div class="hs-report">{figure}'
-        f'<div class="hs-wide">{materials_table(result.summary["endmembers"])}</div>'
-        f'<div class="hs-wide">{trust_table(result.summary)}</div></div>'
+        f'<div><div class="hs-wide">{materials_table(result.summary["endmembers"])}</div>'
+        f'<div class="hs-wide">{trust_table(result.summary)}</div></div></div>'
     )
