@@ -38,10 +38,12 @@ class Server:
 
     Attributes:
         url: where.
+        visitors: folder with one folder per visitor.
     """
 
-    def __init__(self, blocks: gr.Blocks, sessions: Sessions, url: str) -> None:
-        self.url = url
+    def __init__(self, blocks: gr.Blocks, sessions: Sessions, url: str, environment: str | None) -> None:
+        self.url, self.visitors = url, sessions.folder
+        self._environment = environment
         self._blocks, self._sessions = blocks, sessions
         self._stop = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, daemon=True, name="hsunmix-sweeper")
@@ -70,7 +72,14 @@ class Server:
         self._stop.set()
         self._blocks.close(verbose=False)
         self._sessions.end_all()
+        _restore(self._environment)
+
+
+def _restore(folder: str | None) -> None:
+    if folder is None:
         os.environ.pop("GRADIO_TEMP_DIR", None)
+    else:
+        os.environ["GRADIO_TEMP_DIR"] = folder
 
 
 def serve(unmixer: Unmixer, host: str = "127.0.0.1", port: int | None = None, open_browser: bool = False) -> Server:
@@ -89,6 +98,7 @@ def serve(unmixer: Unmixer, host: str = "127.0.0.1", port: int | None = None, op
         OSError: the port is taken.
     """
     root = Path(tempfile.mkdtemp(prefix="hsunmix-app-")).resolve()
+    environment = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(root)  # gradio has no argument for the folder of received files
     sessions = Sessions(root, unmixer.limits)
     try:
@@ -101,6 +111,6 @@ def serve(unmixer: Unmixer, host: str = "127.0.0.1", port: int | None = None, op
         )  # fmt: skip
     except BaseException:
         sessions.end_all()
-        os.environ.pop("GRADIO_TEMP_DIR", None)
+        _restore(environment)
         raise
-    return Server(blocks, sessions, url)
+    return Server(blocks, sessions, url, environment)

@@ -163,12 +163,15 @@ class Sessions:
     Args:
         root: folder for everything that visitors leave; gradio puts received files here too.
         limits: how long and how many.
+
+    Attributes:
+        folder: the folders of the visitors.
     """
 
     def __init__(self, root: Path, limits: Limits) -> None:
         self.root = root
         self.limits = limits
-        self._folder = root / "visitors"
+        self.folder = root / "visitors"
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
@@ -193,7 +196,7 @@ class Sessions:
                         f"The page is full: {self.limits.visitors} visitors have a scene open. "
                         "Try again in a few minutes."
                     )
-                self._sessions[key] = Session(self._folder)
+                self._sessions[key] = Session(self.folder)
             session = self._sessions[key]
             session.used = time.monotonic()
             return session
@@ -215,7 +218,7 @@ class Sessions:
         if not self.root.is_dir():
             return
         for entry in self.root.iterdir():
-            if entry != self._folder:
+            if entry != self.folder:
                 _remove_old(entry, time.time() - UPLOAD_SECONDS)
 
     def end_all(self) -> None:

@@ -113,7 +113,9 @@ def test_a_visitor_who_leaves_during_a_run_leaves_nothing(tmp_path, after):
 def test_a_run_of_an_older_scene_does_not_become_the_result_of_a_newer_one(tmp_path):
     session = Sessions(tmp_path, Limits()).get("a")
     names = list(EXAMPLES)
-    unmixer = Unmixer(lambda: LeavingPipeline(lambda: unmixer.open_example(session, names[1]), "run"), "base", Limits())
+    unmixer = Unmixer(
+        lambda: LeavingPipeline(lambda: unmixer.open_example(session, names[1]), "run"), "base", Limits()
+    )
     unmixer.open_example(session, names[0])
     result = unmixer.unmix(session, 3, 2, 1, lambda *_: None)
     assert result.scene is not session.scene and session.result is None

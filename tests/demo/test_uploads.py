@@ -123,7 +123,10 @@ def test_sizes_are_said(tmp_path, received, folder):
     with pytest.raises(ValueError, match="The files have 0 MiB; this page takes"):
         receive_scene(paths, received, folder, Limits(upload=1000))
     session = Session(tmp_path / "sessions")
-    cases = [(Limits(pixels=34), "5 x 7 = 35 pixels; this page takes 34"), (Limits(values=1000), "35 pixels x 30 bands")]
+    cases = [
+        (Limits(pixels=34), "5 x 7 = 35 pixels; this page takes 34"),
+        (Limits(values=1000), "35 pixels x 30 bands"),
+    ]
     for limits, message in cases:
         with pytest.raises(ValueError, match=message):
             Unmixer(None, "base", limits).open_files(session, paths, received, None)
