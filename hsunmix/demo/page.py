@@ -91,13 +91,13 @@ class Page:
                 self.spectra = gr.HTML(elem_id="hs-spectra")
             with gr.Tab("Quality"):
                 self.trust = gr.HTML(elem_id="hs-trust")
-            with gr.Tab("Download"):
-                gr.Markdown(texts.DOWNLOADS)
-                with gr.Row():
-                    self.downloads = {
-                        kind: gr.DownloadButton(label, elem_id=f"hs-{kind}", min_width=200)
-                        for kind, label in texts.DOWNLOAD_LABELS.items()
-                    }
+        gr.Markdown("### 4. Take it with you")
+        gr.Markdown(texts.DOWNLOADS)
+        with gr.Row():
+            labels = texts.DOWNLOAD_LABELS.items()
+            self.downloads = {
+                kind: gr.DownloadButton(label, elem_id=f"hs-{kind}", min_width=200) for kind, label in labels
+            }
 
     def _connect(self, blocks: gr.Blocks) -> None:
         shown = [self.files, self.status, self.look, self.layer, self.scene, self.pixel, self.run, self.results]

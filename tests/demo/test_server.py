@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from hsunmix.demo.session import Limits
+from hsunmix.demo.session import Limits  # noqa: E402
 
-from .pages import Visitor, serve_page
+from .pages import Visitor, serve_page  # noqa: E402
 
 SCENE = np.random.default_rng(0).uniform(0.1, 0.6, (5, 7, 30)).astype(np.float32)
 
