@@ -156,19 +156,19 @@ def test_a_bad_file_and_then_samson_as_matlab(visit, tmp_path):
 
 def test_two_visitors_at_once(server, visit, tmp_path):
     other = np.random.default_rng(0).uniform(0.1, 0.6, (2, 12, 9, 3)).mean(0)
-    np.save(tmp_path / "private.npy", other @ np.random.default_rng(1).uniform(0.1, 0.9, (3, 40)))
+    np.save(tmp_path / "secret_scene.npy", other @ np.random.default_rng(1).uniform(0.1, 0.9, (3, 40)))
     first, second = visit(), visit()
     first.get_by_role("button", name="3 materials").click()
-    send(second, tmp_path / "private.npy")
+    send(second, tmp_path / "secret_scene.npy")
     status(first, "example")
-    status(second, "private.npy")
+    status(second, "secret_scene.npy")
     first.locator("#hs-run").click()
     second.locator("#hs-run").click()
     status(first, "materials in")
     status(second, "materials in")
     assert "truth" in click_pixel(first, 40, 50) and "truth" not in click_pixel(second, 4, 8)
     assert "64 rows, 64 columns" in first.locator("#hs-scene").inner_text()
-    assert "private" not in first.content() and "example:" not in second.locator("#hs-scene").inner_text()
+    assert "secret_scene" not in first.content() and "example:" not in second.locator("#hs-scene").inner_text()
     assert "12 rows, 9 columns" in second.locator("#hs-scene").inner_text()
     with zipfile.ZipFile(io.BytesIO(download(second, "envi")[0])) as archive:
         assert b"samples = 9" in archive.read("abundances.hdr")
