@@ -106,5 +106,5 @@ def _facts(result: Result, row: int, column: int) -> str:
     return (
         "<p class='hs-note'>The true share lies in the likely range (the thin line) in about 9 of 10 cases. "
         f"Brightness {result.maps.brightness[row, column]:.2f} (1 = ordinary in this scene); not explained: "
-        f"{result.maps.residual[row, column]:.4f} (reflectance, mean over the bands).</p>{warning}"
+        f"{result.maps.residual[row, column]:.4f} (reflectance, root mean square over the bands).</p>{warning}"
     )
