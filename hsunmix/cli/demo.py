@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = output_folder(args.output, (), overwrite=True)
     device = choose_device(args.device)
-    scene = simulate_scene(args)
+    scene = simulate_scene(args.num_endmembers, args.size, args.snr, args.seed)
     pipe = load_pipeline(args.checkpoint, device, args.quiet)
     height, width, bands = scene["cube"].shape
     low, high = scene["wavelengths"].min(), scene["wavelengths"].max()
@@ -77,19 +77,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def simulate_scene(args: argparse.Namespace) -> dict[str, Any]:
-    """The demo's scene as arrays: truth and what the method sees."""
+def simulate_scene(num_endmembers: int, size: int, snr: float, seed: int) -> dict[str, Any]:
+    """The demo's scene (`size` x `size` pixels, `snr` in dB) as arrays: truth and what the method sees."""
     import torch
 
     from hsunmix.simulation import SceneSimulator, preset_sensor
 
     simulator = SceneSimulator(min_angle_degrees=12.0)
     scene = simulator(
-        torch.Generator().manual_seed(args.seed),
-        num_endmembers=args.num_endmembers,
-        height=args.size,
-        width=args.size,
-        snr_db=args.snr,
+        torch.Generator().manual_seed(seed),
+        num_endmembers=num_endmembers,
+        height=size,
+        width=size,
+        snr_db=snr,
         mixing="linear",
         brightness="fixed",
         noise="white",

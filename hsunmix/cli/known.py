@@ -38,10 +38,25 @@ def name_endmembers(result: dict[str, Any], known: dict[str, SpectralLibrary]) -
 
 def nearest_names(spectra: Any, library: SpectralLibrary) -> list[str]:
     """Names of the library's spectra at the least angle; masked bands of `spectra` (R, B) are NaN."""
+    return [matches[0][0] for matches in nearest_spectra(spectra, library, 1)]
+
+
+def nearest_spectra(spectra: Any, library: SpectralLibrary, count: int) -> list[list[tuple[str, float]]]:
+    """The library's spectra at the least angles, nearest first.
+
+    Args:
+        spectra: (R, B); masked bands are NaN.
+        library: at the same bands.
+        count: how many for each spectrum.
+
+    Returns:
+        For each of the R spectra names and angles in radians.
+    """
     import numpy as np
 
     from hsunmix.evaluation import spectral_angles
 
     used = np.isfinite(spectra).all(axis=0)
-    nearest = spectral_angles(np.asarray(spectra)[:, used], library.spectra[:, used]).argmin(axis=1)
-    return [library.names[index] for index in nearest]
+    angles = spectral_angles(np.asarray(spectra)[:, used], library.spectra[:, used])  # [R, L]
+    order = np.argsort(angles, axis=1, kind="stable")[:, :count]
+    return [[(library.names[index], float(row[index])) for index in best] for row, best in zip(angles, order)]

@@ -64,6 +64,26 @@ class SceneMaps:
         return layers
 
 
+def scene_maps(cube: Cube, result: dict[str, Any]) -> SceneMaps:
+    """Maps of a cube that was unmixed at once, with the quality of each pixel.
+
+    Args:
+        cube: what was unmixed.
+        result: fields of the pipeline's output for this cube.
+    """
+    from hsunmix.tiling import classify_quality, residual_limit, saturated_pixels
+
+    saturated = saturated_pixels(cube.data, cube.band_mask, cube.saturation)
+    limit = residual_limit(result["residual"], result["noise"])
+    return SceneMaps(
+        abundances=result["abundances"],
+        uncertainty=result["abundance_uncertainty"],
+        brightness=result["brightness"],
+        residual=result["residual"],
+        quality=classify_quality(result["residual"], saturated, limit),
+    )
+
+
 def write_results(
     staging: Path,
     cube: Cube,

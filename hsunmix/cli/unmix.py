@@ -13,7 +13,7 @@ from .common import choose_device, first, load_pipeline, output_folder, say, ver
 from .known import name_endmembers, read_known_spectra
 from .options import SETTINGS, add_unmixing_options, load_networks, open_scene
 from .processes import Ranks, group_rank, join_group, run_processes, starts_group
-from .results import FILES, SPECTRA, SceneMaps, publish, report, summarize, write_results
+from .results import FILES, SPECTRA, publish, report, scene_maps, summarize, write_results
 from .tiled import WORK_FOLDER, plan_scene, run_tiled, work_folder
 
 if TYPE_CHECKING:
@@ -128,10 +128,9 @@ def unmix_at_once(
 
     from hsunmix.data import write_json
     from hsunmix.data.readers import naming
-    from hsunmix.tiling import classify_quality, residual_limit, saturated_pixels
 
     with naming(args.cube):
-        data = cube.data
+        _ = cube.data
     clock.lap("read")
     pipe = load_networks(args, load_pipeline, device, args.quiet) if pipe is None else pipe
     clock.lap("load")
@@ -148,18 +147,10 @@ def unmix_at_once(
     )
     clock.lap("unmix")
     result = first(output)
+    maps = scene_maps(cube, result)
     mode = str(result.pop("brightness_mode"))
     spectra = {key: result.pop(key) for key in SPECTRA}
     names = name_endmembers(spectra, known)
-    saturated = saturated_pixels(data, cube.band_mask, cube.saturation)
-    limit = residual_limit(result["residual"], spectra["noise"])
-    maps = SceneMaps(
-        abundances=result["abundances"],
-        uncertainty=result["abundance_uncertainty"],
-        brightness=result["brightness"],
-        residual=result["residual"],
-        quality=classify_quality(result["residual"], saturated, limit),
-    )
     for left_over in folder.glob(f"{WORK_FOLDER}-*"):  # of a run that was killed while it wrote
         shutil.rmtree(left_over, ignore_errors=True)
     staging = folder / f"{WORK_FOLDER}-{os.getpid()}"

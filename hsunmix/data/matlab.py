@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["read_mat"]
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+OTHER_CLASSES = ("cell", "struct", "object", "char", "sparse", "function", "opaque", "unknown")
 
 
 def read_mat(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -26,18 +27,19 @@ def read_mat(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ValueError: not a MATLAB file, or damaged.
     """
     path = Path(path)
-    if _is_hdf5(path):
+    if is_hdf5(path):
         return _read_hdf5(path)
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        content = loadmat(path)
+        numeric = [name for name, _, kind in whosmat(path) if kind not in OTHER_CLASSES]
+        content = loadmat(path, variable_names=numeric)  # the others are not even unpacked
     except Exception as error:  # scipy raises a dozen types on damaged files
         raise ValueError(f"{path}: not a readable MATLAB file ({error}); it may be damaged or truncated") from error
     return {key: value for key, value in content.items() if not key.startswith("__") and _is_numeric(value)}
 
 
-def _is_hdf5(path: Path) -> bool:
+def is_hdf5(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(520)
     return head.startswith(_HDF5_SIGNATURE) or head[512:] == _HDF5_SIGNATURE

@@ -4,13 +4,14 @@ from .composite import color_composite, plot_composite, plot_preview, scene_prev
 from .html import write_report
 from .maps import plot_abundances, plot_residual
 from .report import save_figures
-from .spectra import plot_endmembers
+from .spectra import plot_endmembers, plot_pixel
 
 __all__ = [
     "color_composite",
     "plot_abundances",
     "plot_composite",
     "plot_endmembers",
+    "plot_pixel",
     "plot_preview",
     "plot_residual",
     "save_figures",

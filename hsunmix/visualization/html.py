@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import atomic_path
 
-__all__ = ["write_report"]
+__all__ = ["materials_table", "trust_table", "write_report"]
 
 _PICTURES = (
     ("composite.png", "The scene"),
@@ -72,9 +72,9 @@ def write_report(
 <h1>{_text(name)}</h1>
 <p class="lead">{height} &times; {width} pixels, {used} of {bands} bands, unmixed into
 {summary["num_endmembers"]} materials by hsunmix {_text(versions["hsunmix"])}</p>
-<h2>Materials</h2>{_materials(summary["endmembers"])}
+<h2>Materials</h2>{materials_table(summary["endmembers"])}
 {"".join(pictures)}
-<h2>Can the result be trusted?</h2>{_trust(summary, height * width)}
+<h2>Can the result be trusted?</h2>{trust_table(summary)}
 <h2>What was left out</h2>{_masked(cube, summary["quality"])}
 <h2>How to make it again</h2>
 <pre>{_text(shlex.join(["hsunmix", *_lasting(arguments)]))}</pre>
@@ -103,7 +103,12 @@ def _picture(path: Path, caption: str) -> str:
     return f'<h2>{_text(caption)}</h2><div class="wide"><img src="{source}" alt="{_text(caption)}"></div>'
 
 
-def _materials(entries: Sequence[Mapping[str, Any]]) -> str:
+def materials_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The materials of a result with their mean abundances, as an HTML table.
+
+    Args:
+        entries: `endmembers` of `summary.json`.
+    """
     rows = "".join(
         f'<tr><td>{_text(entry["name"])}</td><td class="number">{100 * entry["mean_abundance"]:.1f} %</td>'
         f'<td class="number">{entry["maximum"]:.2f}</td>'
@@ -114,10 +119,15 @@ def _materials(entries: Sequence[Mapping[str, Any]]) -> str:
     return f"<table>{head}{rows}</table>"
 
 
-def _trust(summary: Mapping[str, Any], pixels: int) -> str:
+def trust_table(summary: Mapping[str, Any]) -> str:
+    """What tells whether a result can be trusted, as an HTML table.
+
+    Args:
+        summary: numbers of the result, as in `summary.json`.
+    """
     low, middle, high = (float(value) for value in summary["brightness_5_50_95_percentiles"])
     quality = summary["quality"]
-    measured = max(pixels - quality["nodata"], 1)
+    measured = max(sum(quality.values()) - quality["nodata"], 1)
     snr = "no noise found" if summary["snr_db"] is None else f"{summary['snr_db']:.0f} dB"
     mode = summary["brightness_mode"]
     poor = quality["poorly explained"]

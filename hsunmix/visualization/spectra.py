@@ -9,8 +9,9 @@ import numpy as np
 
 from .style import FAINT, INK, PALETTE, endmember_names, new_figure
 
-__all__ = ["plot_endmembers"]
+__all__ = ["plot_endmembers", "plot_pixel"]
 
+_NARROW = 5.5  # inches
 _TWO_SIDED_90 = 1.6449  # standard deviations of a normal distribution around its 90 % interval
 
 
@@ -21,6 +22,7 @@ def plot_endmembers(
     uncertainty: np.ndarray | None = None,
     coarse: np.ndarray | None = None,
     reference: np.ndarray | None = None,
+    width: float = 8.0,
 ) -> Any:
     """Spectra with 90 % bands: all in one axes, or one panel each where they are compared with something.
 
@@ -31,6 +33,7 @@ def plot_endmembers(
         uncertainty: (R, B) standard deviations.
         coarse: (R, B) estimate before refinement.
         reference: (R, B) known spectra.
+        width: inches of the figure with all in one axes; in a narrow one the names are below.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -46,16 +49,61 @@ def plot_endmembers(
     for key, value in others.items():
         if value.shape != spectra.shape:
             raise ValueError(f"`{key}` has the shape {value.shape}, `endmembers` {spectra.shape}")
-    axis = np.arange(1.0, spectra.shape[1] + 1) if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
-    if axis.shape != (spectra.shape[1],):
-        raise ValueError(f"`wavelengths` has {axis.size} values for {spectra.shape[1]} bands")
-    order, breaks = _order_and_breaks(axis)
-    lines = {key: _broken(value[:, order], breaks) for key, value in ({"refined": spectra} | others).items()}
-    axis = _broken(axis[order][None], breaks)[0]
-    label = "band" if wavelengths is None else "wavelength (nm)"
+    axis, lines, label = _drawable({"refined": spectra} | others, wavelengths)
     names = endmember_names(names, len(spectra))
-    draw = _panels if "coarse" in others or "reference" in others else _one_axes
-    return draw(axis, lines, names, label)
+    if "coarse" in others or "reference" in others:
+        return _panels(axis, lines, names, label)
+    return _one_axes(axis, lines, names, label, width)
+
+
+def plot_pixel(
+    measured: np.ndarray, wavelengths: np.ndarray | None = None, model: np.ndarray | None = None, title: str = ""
+) -> Any:
+    """The spectrum of one pixel, and what the mixture of the materials makes of it.
+
+    Args:
+        measured: (B,) reflectance; NaN where a band is missing.
+        wavelengths: (B,) in nm, any order, or None.
+        model: (B,) brightness times abundances times endmembers.
+        title: put above.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: shapes that don't agree.
+    """
+    measured = np.asarray(measured, dtype=np.float64)
+    spectra = {"measured": measured[None]}
+    if model is not None:
+        spectra["mixture"] = np.asarray(model, dtype=np.float64)[None]
+        if spectra["mixture"].shape != spectra["measured"].shape:
+            raise ValueError(f"`model` has the shape {np.shape(model)}, `measured` {measured.shape}")
+    axis, lines, label = _drawable(spectra, wavelengths)
+    figure = new_figure(4.6, 3.1)
+    axes = figure.subplots()
+    axes.plot(axis, lines["measured"][0], color=INK, lw=1.3, label="measured")
+    if model is not None:
+        axes.plot(axis, lines["mixture"][0], color=PALETTE[1], lw=1.3, ls=(0, (4, 2)), label="mixture found")
+        axes.legend(fontsize=9, frameon=False)
+    _frame(axes, label)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set_ylabel("reflectance", fontsize=9, color=INK)
+    axes.set_title(title, fontsize=10, color=INK)
+    return figure
+
+
+def _drawable(
+    spectra: dict[str, np.ndarray], wavelengths: np.ndarray | None
+) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+    """Axis, lines in ascending order with breaks where the sensor has gaps, and what the axis is called."""
+    num_bands = next(iter(spectra.values())).shape[1]
+    axis = np.arange(1.0, num_bands + 1) if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
+    if axis.shape != (num_bands,):
+        raise ValueError(f"`wavelengths` has {axis.size} values for {num_bands} bands")
+    order, breaks = _order_and_breaks(axis)
+    lines = {key: _broken(value[:, order], breaks) for key, value in spectra.items()}
+    return _broken(axis[order][None], breaks)[0], lines, "band" if wavelengths is None else "wavelength (nm)"
 
 
 def _order_and_breaks(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +119,9 @@ def _broken(rows: np.ndarray, breaks: np.ndarray) -> np.ndarray:
     return np.insert(rows, breaks, np.nan, axis=1)
 
 
-def _one_axes(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str) -> Any:
-    figure = new_figure(8.0, 4.2)
+def _one_axes(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str, width: float) -> Any:
+    narrow = width < _NARROW
+    figure = new_figure(width, 4.2 + narrow * 0.2 * -(-len(names) // 2))
     axes = figure.subplots()
     for index, name in enumerate(names):
         _spectrum(axes, axis, lines, index, name)
@@ -81,7 +130,10 @@ def _one_axes(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], 
     axes.set_ylabel("reflectance", fontsize=10, color=INK)
     axes.set_title("Endmembers" + (" with 90 % bands" if "uncertainty" in lines else ""), fontsize=11, color=INK)
     columns = 1 if len(names) <= 12 else 2
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
+    if narrow:
+        figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
+    else:
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
     return figure
 
 

@@ -1,0 +1,46 @@
+"""What the page says to people of whom most never saw a spectrum."""
+
+from __future__ import annotations
+
+from .session import Limits
+
+BEGIN = "Nothing is needed but a scene. If you have none, take an example."
+FILES = "ENVI (the `.hdr` and its data file, both at once), `.mat`, `.npy` or `.npz`"
+LIBRARY = "A spectral library, to name the materials: ENVI (`.sli` and `.hdr`), `.csv` or `.npz`"
+COUNT = "How many different materials do you expect? If you don't know, leave it."
+STEPS = "0 = a quick first estimate; more than 2 seldom helps."
+RUNS = "More runs take longer, and show better how sure the result is."
+SCALE = "Only if the page guesses it wrong, e.g. 10000. Set it, then drop the file again."
+CLICK = (
+    '<p class="hs-note">Click a pixel of the picture to see its spectrum and what it is made of. '
+    "With a keyboard: Tab to the picture, arrow keys, Enter.</p>"
+)
+BUG = "This is an error of the program, not of your file; it has been written down. You can go on."
+DOWNLOADS = (
+    "Maps keep their place on the ground where your file has one. **ENVI**: maps, spectra, numbers (`.npz`), pictures "
+    "and the report. **GeoTIFF**: maps for QGIS and other GIS. **Report**: one page to read or send."
+)
+DOWNLOAD_LABELS = {"envi": "ENVI and pictures (.zip)", "geotiff": "GeoTIFF maps (.zip)", "report": "Report (.html)"}
+
+
+def introduction(limits: Limits) -> str:
+    """What this is about, and what becomes of files."""
+    return f"""\
+# What is in every pixel?
+
+A hyperspectral camera measures how much light each pixel reflects at a hundred or more wavelengths: its *spectrum*. A
+pixel often covers several materials, say soil and grass, and its spectrum is a mixture of theirs. This page finds the
+spectra of the materials and the share of each in every pixel, and says how sure it is (*unmixing*).
+
+Your files are used for nothing else, nobody else sees them, and they are removed when you close the page or
+after {limits.minutes:g} minutes without a click. Scenes may have {limits.pixels} pixels
+(such as {round(limits.pixels**0.5)} x {round(limits.pixels**0.5)}), files {limits.upload / 2**20:.0f} MiB.
+"""
+
+
+def gone(limits: Limits) -> str:
+    """There is nothing to work on."""
+    return (
+        f"There is no scene. What you gave is removed after {limits.minutes:g} minutes without a click, or when the "
+        "connection was lost. Give the file again, or take an example."
+    )
