@@ -1,104 +1,260 @@
 """Which candidate is right, told without a reference.
 
-Inside the data's hull, two kinds of fit together rank well: the residual, which bright pixels rule, and the angle, in
-which all pixels count alike. Outside it every set fits, and the smallest simplex that the data allow is the one
-(discrepancy principle: Morozov, 1966; minimum volume: Craig, IEEE TGRS 1994).
+Two judges. A rule: inside the data's hull, two kinds of fit together rank well, the residual, which bright pixels
+rule, and the angle, in which all pixels count alike; outside of it every set fits, and the smallest simplex that the
+data allow is the one (discrepancy principle: Morozov, 1966; minimum volume: Craig, IEEE TGRS 1994). And a small
+network that weighs many measures, each compared with the other sets of the pool; it was trained on simulated scenes,
+where the truth is known (`hsunmix.training.selection`). The network knows more; the rule knows no simulator, and keeps
+it from choices that make sense in simulated scenes only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from functools import lru_cache
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from ..physics import normal_equations, solve_nonnegative
 from .candidates import Candidate
 from .scene import ScenePoints
 
-_SCORE_PIXELS = 2000
+_METHODS = ("archetypes", "vca", "spa", "minimum_volume")
+_PIXELS, _PAIRS = 1500, 500
+_RULE_WEIGHT = 1.0  # against the scores of the network, in units of their spread
+_MEASURES = 24
+_RESIDUAL, _ANGLE, _OUTSIDE, _VOLUME = 0, 1, 4, 5  # columns of `measure_candidates`
+NUM_FEATURES = 3 * _MEASURES + 4 * len(_METHODS) + 4
+"""Length of the description of a candidate."""
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a set explains the pixels with the brightness free.
+class CandidateScorer(torch.nn.Module):
+    """Mean of a few small networks that map descriptions of candidates to scores, lower is better.
 
-    Attributes:
-        residual: rms residual, in the units of the noise.
-        angle: mean angle between pixels and reconstruction, weighted by its precision.
-        outside: rms distance of unit-norm pixels from the cone of the endmembers, within their span, weighted alike.
-        log_volume: of the simplex of the unit-norm endmembers.
+    Args:
+        members: number of networks.
+        width: of their hidden layer.
+        dropout: of the hidden layer, in training.
     """
 
-    residual: float
-    angle: float
-    outside: float
-    log_volume: float
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, members: int = 4, width: int = 32, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(NUM_FEATURES))
+        self.register_buffer("std", torch.ones(NUM_FEATURES))
+        self.members = torch.nn.ModuleList(
+            torch.nn.Sequential(
+                torch.nn.Linear(NUM_FEATURES, width),
+                torch.nn.SiLU(),
+                torch.nn.Dropout(dropout),
+                torch.nn.Linear(width, 1),
+            )
+            for _ in range(members)
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores (M, C) of C candidates by the M members, from descriptions (C, F)."""
+        scaled = ((features - self.mean) / self.std).clamp(-5, 5)
+        return torch.stack([member(scaled)[:, 0] for member in self.members])
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors."""
+        save_file(self.state_dict(), path)
+
+    @classmethod
+    def load(cls, path: Path) -> CandidateScorer:
+        """Read what `save` has written."""
+        state = load_file(path)
+        width = state["members.0.0.weight"].shape[0]
+        scorer = cls(sum(name.endswith("0.weight") for name in state), width)
+        scorer.load_state_dict(state)
+        return scorer.eval()
 
 
+@lru_cache(maxsize=1)
+def bundled_scorer() -> CandidateScorer:
+    """The scorer that comes with the package."""
+    return CandidateScorer.load(Path(__file__).with_name("scorer.safetensors"))
+
+
+@torch.no_grad()
 def rank_candidates(
-    scene: ScenePoints, pool: list[Candidate], generator: torch.Generator | None
+    scene: ScenePoints,
+    pool: list[Candidate],
+    generator: torch.Generator | None,
+    scorer: CandidateScorer | None = None,
 ) -> tuple[list[int], torch.Tensor]:
     """Order the pool, best first.
-
-    1. Archetypes, the best by fit, where pixels stick out of their simplex no further than model error explains: the
-       pixels are then a cloud about it, and its extremes are no materials.
-    2. Else the smallest simplex that holds all pixels up to noise and model error: that of vertex pixels where there
-       are pure ones, else minimum volume.
 
     Args:
         scene: the pixels.
         pool: candidate sets.
         generator: source of randomness (on the CPU).
+        scorer: the bundled one when `None`.
 
     Returns:
-        `(order, scores)`: indices into the pool, and a score for every candidate, lower is better. The sets of the
-        family that was chosen come first.
+        `(order, scores)`: indices into the pool, and a score for every candidate, lower is better.
     """
-    subset = torch.randperm(len(scene.norm), generator=generator)[:_SCORE_PIXELS].to(scene.norm.device)
-    fits = [_fit(scene, subset, candidate.points) for candidate in pool]
-    scores = _ranks([fit.residual for fit in fits]) + _ranks([fit.angle for fit in fits])
-    family = _choose_family(scene, pool, fits, scores)
-    scores = scores + 3.0 * torch.tensor([k not in family for k in range(len(pool))])  # ranks add up to 2 at most
+    measures = measure_candidates(scene, pool, generator)
+    opinion = (scorer or bundled_scorer())(describe_candidates(scene, pool, measures)).mean(0).double()
+    opinion = (opinion - opinion.mean()) / opinion.std(correction=0).clamp_min(1e-9)
+    scores = opinion + _RULE_WEIGHT * _rule(scene, pool, measures)
     return scores.argsort(stable=True).tolist(), scores
 
 
-def _choose_family(scene: ScenePoints, pool: list[Candidate], fits: list[Fit], scores: torch.Tensor) -> list[int]:
-    """Indices of the candidates to choose from; changes `scores` where minimum volume has its own order."""
+def measure_candidates(scene: ScenePoints, pool: list[Candidate], generator: torch.Generator | None) -> torch.Tensor:
+    """Measures (C, 24), float64, of how each set fits, how it is made, and how it lies among the others.
+
+    Args:
+        scene: the pixels.
+        pool: C candidate sets.
+        generator: source of randomness (on the CPU).
+
+    Returns:
+        The measures, most of them logarithms.
+    """
+    subset = torch.randperm(len(scene.norm), generator=generator)[:_PIXELS].to(scene.norm.device)
+    rows = torch.stack([_measures(scene, subset, candidate.points) for candidate in pool])
+    return torch.cat([rows, _distances(torch.stack([candidate.points for candidate in pool]))], 1).cpu()
+
+
+def describe_candidates(scene: ScenePoints, pool: list[Candidate], measures: torch.Tensor) -> torch.Tensor:
+    """Descriptions (C, F), float32, of the candidates of one pool, for `CandidateScorer`.
+
+    Every measure three times, since only comparison tells: minus the median of the pool, as rank within the pool, and
+    minus its smallest value; then what proposed the set, and what kind of scene it is, alone and together.
+
+    Args:
+        scene: the pixels.
+        pool: C candidate sets.
+        measures: (C, 24) from `measure_candidates`.
+
+    Returns:
+        The descriptions.
+    """
+    ranks = torch.stack([_ranks(column) for column in measures.T], 1)
+    method = torch.tensor([[float(one.method == name) for name in _METHODS] for one in pool]).to(measures)
+    noise = 0.5 * float(_log(1 / scene.weight.mean()))
+    model_error = float(_log(scene.model_error + 1e-6))
+    kind = [scene.num_endmembers, noise, model_error, 0.5 * float(_log(scene.noise_var.mean()))]
+    columns = [
+        measures - measures.quantile(0.5, dim=0),
+        ranks,
+        measures - measures.amin(0),
+        method,
+        torch.tensor(kind).to(measures).expand(len(pool), -1),
+        method * noise,
+        method * model_error,
+        method * (model_error - noise),
+    ]
+    return torch.cat(columns, 1).float()
+
+
+def _rule(scene: ScenePoints, pool: list[Candidate], measures: torch.Tensor) -> torch.Tensor:
+    """Scores (C,) by fit; sets of another family than the one that the scene calls for come last.
+
+    1. Archetypes, where pixels stick out of the simplex of the best of them no further than model error explains: the
+       pixels are then a cloud about it, and its extremes are no materials.
+    2. Else the smallest simplex that holds all pixels up to noise and model error: that of vertex pixels where there
+       are pure ones, else minimum volume.
+    """
+    scores = _ranks(measures[:, _RESIDUAL]) + _ranks(measures[:, _ANGLE])
     inner = [k for k, candidate in enumerate(pool) if candidate.method == "archetypes"]
     vertex = [k for k, candidate in enumerate(pool) if candidate.method in ("vca", "spa")]
     outer = [k for k, candidate in enumerate(pool) if candidate.method == "minimum_volume"]
     noise_var = float(scene.weight @ scene.noise_var / scene.weight.sum())
-    if inner:
-        best = min(inner, key=lambda k: float(scores[k]))
-        excess = max(fits[best].outside ** 2 - noise_var, 0.0)
-        if excess < min(scene.num_endmembers - 1, 3) * (scene.model_error**2 + 0.1 * noise_var):
-            return inner
+    outside = (2 * measures[:, _OUTSIDE]).exp()  # mean square
+    family = vertex or inner
     if outer:
         scores[outer] = torch.linspace(0, 1, len(outer), dtype=scores.dtype)  # proposed in the order of belief
-        volume = fits[outer[0]].log_volume
-        tight = [k for k in vertex if fits[k].outside ** 2 < noise_var and fits[k].log_volume < volume]
-        return tight or outer
-    return vertex or inner
+        volume = measures[outer[0], _VOLUME]
+        family = [k for k in vertex if outside[k] < noise_var and measures[k, _VOLUME] < volume] or outer
+    if inner:
+        excess = max(float(outside[min(inner, key=lambda k: float(scores[k]))]) - noise_var, 0.0)
+        if excess < min(scene.num_endmembers - 1, 3) * (scene.model_error**2 + 0.1 * noise_var):
+            family = inner
+    return scores + 3.0 * torch.tensor([k not in family for k in range(len(pool))])  # ranks add up to 2 at most
 
 
-def _fit(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor) -> Fit:
-    """Fit of one set (R, K) to the pixels of the subset, by non-negative least squares."""
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    """Ranks in [0, 1]; equal values share a rank."""
+    values = values.contiguous()
+    return torch.searchsorted(values.sort().values, values).double() / max(len(values) - 1, 1)
+
+
+def _measures(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor) -> torch.Tensor:
+    """What one set (R, K) makes of the pixels of the subset with the brightness free; (21,)."""
+    rank = len(endmembers)
     pixels, norm = scene.smooth[subset], scene.norm[subset]
+    weight = scene.weight[subset] / scene.weight[subset].sum()
     gram, rhs = normal_equations(pixels, endmembers)
-    fitted = solve_nonnegative(gram, rhs) @ endmembers
+    amounts = solve_nonnegative(gram, rhs)
+    fitted = amounts @ endmembers
     error = pixels - fitted
     cosine = (pixels * fitted).sum(1) / (norm * fitted.norm(dim=1)).clamp_min(1e-30)
-    weight = scene.weight[subset] / scene.weight[subset].sum()
+    angle = torch.arccos(cosine.clamp(-1, 1))
     span = torch.linalg.qr(endmembers.T)[0]  # [K, R]
-    return Fit(
-        residual=float(error.square().sum(1).mean().sqrt()),
-        angle=float(weight @ torch.arccos(cosine.clamp(-1, 1))),
-        outside=float((weight @ ((error @ span) / norm[:, None]).square().sum(1)).sqrt()),
-        log_volume=float(torch.linalg.slogdet(gram)[1] / 2),
+    outside = ((error @ span) / norm[:, None]).square().sum(1)
+    eye = torch.eye(rank, dtype=gram.dtype, device=gram.device)
+    singular = torch.linalg.svdvals(endmembers)
+
+    shares = _shares(amounts)
+    following = (subset[:_PAIRS] + 1).clamp_max(len(scene.norm) - 1)  # mostly the neighbour to the right
+    neighbours = _shares(solve_nonnegative(gram, scene.smooth[following] @ endmembers.T))
+    purity = shares.sort(0).values[int(0.995 * len(shares))]
+    presence = weight @ shares
+    free = torch.linalg.solve(gram + 1e-9 * gram.diagonal().mean() * eye, rhs.T).T
+    free = free / free.abs().sum(1, keepdim=True).clamp_min(1e-12)
+
+    spectra = scene.subspace.lift(endmembers)
+    below_zero = (spectra.clamp_max(0).square().sum(1) / spectra.square().sum(1)).sqrt()
+    roughness = spectra.diff(n=2, dim=1).square().mean(1).sqrt() / spectra.abs().mean(1)
+    return torch.stack(
+        [
+            _log(error.square().sum(1).mean().sqrt() / norm.square().mean().sqrt()),
+            _log(weight @ angle),
+            _log(angle.mean()),
+            _log(angle.sort().values[int(0.95 * len(angle))]),
+            _log((weight @ outside + 1e-8).sqrt()),
+            torch.linalg.slogdet(gram)[1] / (2 * rank),
+            _log(singular[-1] / singular[0]),
+            (gram - 9 * eye).max(),  # largest correlation of two endmembers
+            weight @ shares.amax(1),
+            weight @ -(shares * shares.clamp_min(1e-9).log()).sum(1),
+            purity.min(),
+            purity.mean(),
+            _log(presence.min()),
+            _log(presence.max()),
+            below_zero.max(),
+            below_zero.mean(),
+            weight @ (-free).clamp_min(0).sum(1),
+            weight @ (free.amin(1) < -0.05).to(weight),
+            _log((shares[:_PAIRS] - neighbours).abs().sum(1).mean()),
+            _log(roughness.max()),
+            _log(roughness.mean()),
+        ]
     )
 
 
-def _ranks(values: list[float]) -> torch.Tensor:
-    """Ranks in [0, 1]; equal values share a rank."""
-    tensor = torch.tensor(values, dtype=torch.float64)
-    return torch.searchsorted(tensor.sort().values, tensor).double() / max(len(tensor) - 1, 1)
+def _distances(points: torch.Tensor) -> torch.Tensor:
+    """Log of the angle of each set of (C, R, K) to its nearest, its tenth and its average fellow; (C, 3)."""
+    count = len(points)
+    if count == 1:
+        return torch.zeros(1, 3, dtype=points.dtype, device=points.device)
+    cosine = torch.einsum("ark,bsk->abrs", points, points)
+    mutual = (cosine.amax(3).mean(2) + cosine.amax(2).mean(2)) / 2
+    angle = torch.arccos(mutual.clamp(-1, 1)).fill_diagonal_(math.inf)
+    nearest = angle.sort(1).values
+    return _log(torch.stack([nearest[:, 0], nearest[:, min(9, count - 2)], nearest[:, :-1].mean(1)], 1))
+
+
+def _shares(amounts: torch.Tensor) -> torch.Tensor:
+    return amounts / amounts.sum(1, keepdim=True).clamp_min(1e-12)
+
+
+def _log(value: torch.Tensor | float) -> torch.Tensor:
+    return torch.as_tensor(value).double().clamp_min(1e-9).log()
