@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import platform
 from collections.abc import Iterable
@@ -166,3 +167,28 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def measurement(pipe: Any, args: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a measurement's JSON holds: all that the numbers depend on, and nothing about this machine's folders.
+
+    Args:
+        pipe: the pipeline that was measured.
+        args: of the command line.
+        runs: the numbers, one record per run.
+
+    Returns:
+        Settings (files by name only), versions, the fingerprints of the weights, and the runs.
+    """
+    from hsunmix.pipelines.hub import weights_sha256
+
+    about_the_machine = {"run", "argv", "output", "overwrite", "quiet", "verbose", "debug"}
+    settings = {key: _without_folders(value) for key, value in vars(args).items() if key not in about_the_machine}
+    return {"settings": settings, "versions": versions(), "weights": weights_sha256(pipe), "runs": runs}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    is_path = isinstance(value, Path) or (isinstance(value, str) and Path(value).exists())
+    return Path(value).name if is_path else value

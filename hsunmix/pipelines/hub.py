@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
+import safetensors.torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+NETWORKS = ("encoder", "unet", "endmember_unet")
 _OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 _HINT = 'The weights that come with the package: `hsunmix.bundled_checkpoint("base")`.'
 
@@ -37,8 +40,24 @@ def fetch_checkpoint(name: str, **kwargs: Any) -> str:
         raise OSError(f"{name} (revision {revision}) can't be had from the Hub: {error} {_HINT}") from error
     if not os.path.isfile(os.path.join(folder, "model_index.json")):
         raise OSError(f"{name} holds no model_index.json: it is not a pipeline.")
-    for component in ("encoder", "unet", "endmember_unet"):
+    for component in NETWORKS:
         path = os.path.join(folder, component)
         if not os.path.isdir(path) or not any(file.endswith(".safetensors") for file in os.listdir(path)):
             raise OSError(f"{name} has no weights of `{component}` as safetensors; other formats are refused.")
     return folder
+
+
+def weights_sha256(pipe: Any) -> dict[str, str]:
+    """Fingerprint of each network: the SHA-256 of the safetensors file that `save_pretrained` makes of it.
+
+    Args:
+        pipe: a `SemiBlindUnmixingPipeline`.
+
+    Returns:
+        Hexadecimal digests by the name of the component.
+    """
+    digests = {}
+    for name in NETWORKS:
+        state = {key: value.detach().cpu().contiguous() for key, value in getattr(pipe, name).state_dict().items()}
+        digests[name] = hashlib.sha256(safetensors.torch.save(state, metadata={"format": "pt"})).hexdigest()
+    return digests
