@@ -180,7 +180,7 @@ def measurement(pipe: Any, args: argparse.Namespace, runs: list[dict[str, Any]])
     Returns:
         Settings (files by name only), versions, the fingerprints of the weights, and the runs.
     """
-    from hsunmix.pipelines.hub import weights_sha256
+    from hsunmix.hub import weights_sha256
 
     about_the_machine = {"run", "argv", "output", "overwrite", "quiet", "verbose", "debug"}
     settings = {key: _without_folders(value) for key, value in vars(args).items() if key not in about_the_machine}
