@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class _Sharing:
             raise ValueError("`safe_serialization` must be True: pickles are not shared.")
         text = None if card is None else Path(card).read_text(encoding="utf-8")
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, variant=variant)
+            self.save_pretrained(folder, variant=variant)  # type: ignore[attr-defined]
             cast_weights(folder, variant)
             repo_id = make_repository(repo_id, private, token)
             if text is not None:
@@ -70,23 +71,14 @@ class _Sharing:
             message = commit_message or f"Upload {type(self).__name__}" + (f", {variant}" if variant else "")
             return upload_folder(folder, repo_id, message, token, create_pr, subfolder)
 
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, *args: Any, push_to_hub: bool = False, **kwargs: Any
-    ) -> None:
-        """Save to a folder, as diffusers does; `push_to_hub=True` then uploads with our card.
-
-        Args:
-            save_directory: the folder; also the name of the repository, where `repo_id` gives none.
-            *args: further arguments of diffusers.
-            push_to_hub: upload as well, see `push_to_hub` for the arguments.
-            **kwargs: further arguments of diffusers and of `push_to_hub`.
-        """
+    def _save_and_push(self, save: Callable[..., None], push_to_hub: bool, saving: dict, kwargs: dict) -> None:
         names = ("repo_id", "commit_message", "private", "token", "create_pr", "card")
         sharing = {name: kwargs.pop(name) for name in names if name in kwargs}
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        save(**saving, **kwargs)
         if push_to_hub:
-            options = {key: kwargs[key] for key in ("safe_serialization", "variant") if key in kwargs}
-            self.push_to_hub(sharing.pop("repo_id", Path(save_directory).name), **sharing, **options)
+            repo_id = sharing.pop("repo_id", Path(saving["save_directory"]).name)
+            sharing |= {name: saving[name] for name in ("safe_serialization", "variant")}
+            self.push_to_hub(repo_id, **sharing)
 
 
 class HubPipeline(_Sharing):
@@ -110,9 +102,60 @@ class HubPipeline(_Sharing):
         """
         return fetch_pipeline(str(pretrained_model_name), **kwargs)
 
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save to a folder, as diffusers does; `push_to_hub=True` then uploads, with our card.
+
+        Args:
+            save_directory: the folder; its name is the repository's, where `repo_id` gives none.
+            safe_serialization: safetensors, not pickles.
+            variant: part of the file names, as "fp16".
+            max_shard_size: largest size of a file.
+            push_to_hub: upload as well.
+            **kwargs: further arguments of diffusers and of `push_to_hub`.
+        """
+        saving: dict[str, Any] = {"save_directory": save_directory, "safe_serialization": safe_serialization}
+        saving |= {"variant": variant, "max_shard_size": max_shard_size}
+        self._save_and_push(super().save_pretrained, push_to_hub, saving, kwargs)  # type: ignore[misc]
+
 
 class HubNetwork(_Sharing):
     """For a network: the same, and never weights that are damaged or that are not all there."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        save_function: Callable | None = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str = "10GB",
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save to a folder, as diffusers does; `push_to_hub=True` then uploads, with our card.
+
+        Args:
+            save_directory: the folder; its name is the repository's, where `repo_id` gives none.
+            is_main_process: whether to write the configuration, of several processes.
+            save_function: instead of the usual one.
+            safe_serialization: safetensors, not pickles.
+            variant: part of the file names, as "fp16".
+            max_shard_size: largest size of a file.
+            push_to_hub: upload as well.
+            **kwargs: further arguments of diffusers and of `push_to_hub`.
+        """
+        saving: dict[str, Any] = {"save_directory": save_directory, "safe_serialization": safe_serialization}
+        saving |= {"variant": variant, "max_shard_size": max_shard_size}
+        saving |= {"is_main_process": is_main_process, "save_function": save_function}
+        self._save_and_push(super().save_pretrained, push_to_hub, saving, kwargs)  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
