@@ -64,7 +64,7 @@ def measure(pipe: Any, case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
     known = {"fixed_endmembers": spectra} if case["known"] else {"num_endmembers": len(spectra)}
     out = pipe(
         scene.cube.numpy(),
-        wavelengths=scene.wavelengths.numpy(),
+        wavelengths=scene.wavelengths,
         brightness="fixed",
         generator=torch.Generator().manual_seed(0),
         **known,
