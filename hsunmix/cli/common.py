@@ -83,8 +83,8 @@ def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
         source, _, revision = checkpoint.partition("@")
     if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise ValueError(
-            f"--checkpoint {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision), nor one of the bundled "
-            f"checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"
+            f"--checkpoint {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision) "
+            f"nor one of the bundled checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"
         )
     try:
         pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(source, revision=revision or None)

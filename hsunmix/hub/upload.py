@@ -60,13 +60,14 @@ def upload_folder(
         OSError: it did not arrive; the repository is as it was.
     """
     try:
-        return HfApi(token=token).upload_folder(
+        commit = HfApi(token=token).upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             path_in_repo=subfolder,
             commit_message=message,
             create_pr=create_pr,
         )
+        return str(commit)
     except Exception as error:
         if not (is_interruption(error) or isinstance(error, (HfHubHTTPError, RuntimeError))):
             raise

@@ -47,6 +47,7 @@ class LoopbackHub(AbstractContextManager):
         self.lfs_objects = {}  # sha256 -> bytes
         self.requests = []  # (method, path without query)
         self.faults = []
+        self.forged = {}  # path -> content that is sent under the checksum of the real one
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -192,6 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = files[path]
         hash_name = "sha256" if path.endswith(LFS_SUFFIXES) else "sha1"
         etag = f'"{hashlib.new(hash_name, content).hexdigest()}"'
+        content = self.hub.forged.get(self.path.split("/resolve/")[0].strip("/") + "/" + path, content)
         fault = self.hub.fault(self.command, self.path)
         headers = {"ETag": etag, "X_Repo_Commit": sha, "Content_Type": "application/octet-stream"}
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
@@ -217,7 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.commit(repo_id, {".gitattributes": b"*.safetensors filter=lfs\n"})
             return self.send_json({"url": f"{self.hub.url}/{repo_id}", "name": repo_id, "id": "0"})
         if path == "/api/validate-yaml":
-            return self.send_json({"errors": metadata_errors(json.loads(body)["content"]), "warnings": []})
+            errors = metadata_errors(json.loads(body)["content"])
+            return self.send_json({"errors": errors, "warnings": []}, 400 if errors else 200)
         if path.endswith(".git/info/lfs/objects/batch"):
             objects = [self.lfs_instruction(entry) for entry in json.loads(body)["objects"]]
             return self.send_json({"transfer": "basic", "objects": objects})
