@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .released import fill_readme, read_measurements, render
@@ -34,12 +35,12 @@ def rendered(root: Path) -> dict[Path, str]:
     return files
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 1 where `--check` finds a file that is not as it should be."""
     parser = argparse.ArgumentParser(prog="python -m hsunmix.cards", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="source tree (default: this folder)")
     parser.add_argument("--check", action="store_true", help="write nothing, say which files are out of date")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     status = 0
     try:
         files = rendered(args.root)

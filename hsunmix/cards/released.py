@@ -130,8 +130,8 @@ def weaknesses(found: Measurements) -> str:
     blind = [cell for key, cell in cells.items() if key[1] == "blind"]
     turned = [1 - benchmark.median(cell, "refined_sad") / benchmark.median(cell, "coarse_sad") for cell in blind]
     lines.append(
-        f"- Endmembers that were extracted from the scene hardly move: their angle to the truth changes by "
-        f"{100 * min(turned):.1f} to {100 * max(turned):.1f} % (positive is better)."
+        f"- Endmembers that were extracted from the scene: refinement changes their angle to the truth by "
+        f"{-100 * max(turned):.1f} to {-100 * min(turned):+.1f} %."
     )
     return "\n".join(lines)
 
