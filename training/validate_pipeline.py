@@ -1,13 +1,17 @@
 """Measure a pipeline on simulated scenes of materials that were held out of training, by track and noise level.
 
-Run as `python training/validate_pipeline.py --library usgs.hdr --scenes 10`; prints the table.
+Run as `python training/validate_pipeline.py --library usgs.hdr --scenes 10`; prints the table,
+and with `--output validation.json` writes the numbers, from which the model card is made.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from hsunmix import SemiBlindUnmixingPipeline, bundled_checkpoint
+from hsunmix.cli.common import measurement
+from hsunmix.data import write_json
 from hsunmix.training import as_markdown, validate, validation_scenes
 
 if __name__ == "__main__":
@@ -17,7 +21,12 @@ if __name__ == "__main__":
     parser.add_argument("--scenes", type=int, default=10)
     parser.add_argument("--snr", type=float, nargs="+", default=[10.0, 20.0, 30.0], help="dB")
     parser.add_argument("--by_number", action="store_true", help="a row for each number of endmembers")
+    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
     pipe = SemiBlindUnmixingPipeline.from_pretrained(args.checkpoint or bundled_checkpoint("base"))
     scenes = validation_scenes(args.library, args.scenes)
-    print(as_markdown(validate(pipe, args.checkpoint or "base", scenes, args.snr, args.by_number)))
+    records = validate(pipe, Path(args.checkpoint or "base").name, scenes, args.snr, args.by_number)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.output, measurement(pipe, args, records))
+    print(as_markdown(records))

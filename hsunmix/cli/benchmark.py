@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .common import choose_device, load_pipeline, output_folder, say, versions
+from .common import choose_device, load_pipeline, measurement, output_folder, say
 
 DESCRIPTION = """\
 Unmix scenes whose reference is known, at several noise levels, and tabulate the abundance RMSE and spectral angle of
@@ -85,9 +85,7 @@ def run(args: argparse.Namespace) -> int:
             num_inference_steps=args.steps,
         )
     table = benchmark.as_markdown(scores)
-    settings = {key: str(value) for key, value in vars(args).items() if key != "run"}
-    content = {"settings": settings, "versions": versions(), "runs": benchmark.as_records(scores)}
-    write_json(folder / "benchmark.json", content)
+    write_json(folder / "benchmark.json", measurement(pipe, args, benchmark.as_records(scores)))
     (folder / "benchmark.md").write_text(table + "\n")
     say(table)
     return 0

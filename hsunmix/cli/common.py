@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -64,7 +66,7 @@ def devices() -> list[str]:
 
 
 def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
-    """The pipeline from a bundled checkpoint's name, a folder or a Hub repository.
+    """The pipeline from a bundled checkpoint's name, a folder or a Hub repository ("user/name", "user/name@v1").
 
     Raises:
         ValueError: there is no such checkpoint.
@@ -74,16 +76,18 @@ def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
     import hsunmix
 
     diffusers_logging.disable_progress_bar()  # of loading; the bar over the steps stays
-    source = checkpoint
+    source, revision = checkpoint, None
     if checkpoint in bundled_checkpoints():
         source = str(hsunmix.bundled_checkpoint(checkpoint))
-    elif not Path(checkpoint).is_dir() and checkpoint.count("/") != 1:
+    elif not Path(checkpoint).is_dir():
+        source, _, revision = checkpoint.partition("@")
+    if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise ValueError(
-            f"--checkpoint {checkpoint}: neither a folder, nor a Hub repository (user/name), nor one of the bundled "
-            f"checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"
+            f"--checkpoint {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision) "
+            f"nor one of the bundled checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"
         )
     try:
-        pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(source)
+        pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(source, revision=revision or None)
     except Exception as error:  # diffusers, huggingface_hub, safetensors and json each have their own
         logger.debug("loading failed", exc_info=True)
         raise ValueError(f"--checkpoint {checkpoint} can't be loaded: {error}") from error
@@ -166,3 +170,28 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
     }
+
+
+def measurement(pipe: Any, args: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a measurement's JSON holds: all that the numbers depend on, and nothing about this machine's folders.
+
+    Args:
+        pipe: the pipeline that was measured.
+        args: of the command line.
+        runs: the numbers, one record per run.
+
+    Returns:
+        Settings (files by name only), versions, the fingerprints of the weights, and the runs.
+    """
+    from hsunmix.hub import weights_sha256
+
+    about_the_machine = {"run", "argv", "output", "pictures", "overwrite", "quiet", "verbose", "debug"}
+    settings = {key: _without_folders(value) for key, value in vars(args).items() if key not in about_the_machine}
+    return {"settings": settings, "versions": versions(), "weights": weights_sha256(pipe), "runs": runs}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    is_path = isinstance(value, Path) or (isinstance(value, str) and Path(value).exists())
+    return Path(value).name if is_path else value

@@ -83,7 +83,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         metavar="DIR_OR_REPO",
         default="base",
-        help="bundled checkpoint, folder or Hub repository (default: base)",
+        help="bundled checkpoint, folder or Hub repository, user/name or user/name@revision (default: base)",
     )
     method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
     method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")

@@ -205,26 +205,42 @@ def closed_form(cube: np.ndarray, endmembers: np.ndarray, brightness_mode: str) 
     return abundances.unflatten(0, cube.shape[:2]).numpy()
 
 
+Cell = tuple[str, str, float | None]
+
+
+def cells(scores: Iterable[Score]) -> dict[Cell, list[Score]]:
+    """Runs that differ only in their seed, by scene, track and SNR."""
+    grouped: dict[Cell, list[Score]] = {}
+    for score in scores:
+        grouped.setdefault((score.scene, score.track, score.snr_db), []).append(score)
+    return grouped
+
+
+def median(scores: Sequence[Score], name: str) -> float:
+    """Median of one attribute over runs."""
+    return float(np.median([getattr(score, name) for score in scores]))
+
+
+def noise_name(snr_db: float | None) -> str:
+    """The level as tables write it: clean, 20 dB."""
+    return "clean" if snr_db is None else f"{snr_db:g} dB"
+
+
 def as_markdown(scores: Sequence[Score]) -> str:
-    """Table of medians over the seeds, the range of the refined result in brackets."""
+    """Table of medians over the seeds, with the range of the refined result."""
     lines = [
         "| scene | track | SNR | NNLS | coarse | refined | range | SAD coarse | SAD refined | in 90 % interval | s |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for scene, track, level in dict.fromkeys((s.scene, s.track, s.snr_db) for s in scores):
-        cell = [s for s in scores if (s.scene, s.track, s.snr_db) == (scene, track, level)]
-
-        def median(name: str, cell: list[Score] = cell) -> float:
-            return float(np.median([getattr(s, name) for s in cell]))
-
-        refined = [s.refined_rmse for s in cell]
-        spread = f"{min(refined):.3f}-{max(refined):.3f}" if len(cell) > 1 else ""
-        angles = ("", "") if track == "given" else (f"{median('coarse_sad'):.3f}", f"{median('refined_sad'):.3f}")
-        lines.append(
-            f"| {scene} | {track} | {'clean' if level is None else f'{level:g} dB'} | {median('nnls_rmse'):.4f} "
-            f"| {median('coarse_rmse'):.4f} | {median('refined_rmse'):.4f} | {spread} | {angles[0]} | {angles[1]} "
-            f"| {median('coverage'):.0%} | {median('seconds'):.1f} |"
-        )
+    for (scene, track, level), cell in cells(scores).items():
+        refined = [score.refined_rmse for score in cell]
+        entries = [scene, track, noise_name(level)]
+        entries += [f"{median(cell, name):.4f}" for name in ("nnls_rmse", "coarse_rmse", "refined_rmse")]
+        entries.append(f"{min(refined):.3f}-{max(refined):.3f}" if len(cell) > 1 else "")
+        for name in ("coarse_sad", "refined_sad"):
+            entries.append("" if track == "given" else f"{median(cell, name):.3f}")
+        entries += [f"{median(cell, 'coverage'):.0%}", f"{median(cell, 'seconds'):.1f}"]
+        lines.append("| " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 

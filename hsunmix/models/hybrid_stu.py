@@ -15,6 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
+from ..hub import HubNetwork
 from ..physics import EVIDENCE_CHANNELS, estimate_noise, gather_evidence
 from .layers import ChannelNorm, EndmemberExchange, ResidualBlock, quieten
 
@@ -34,7 +35,7 @@ class HybridSTUOutput(BaseOutput):
     log_std: torch.Tensor | None = None
 
 
-class HybridSTU(ModelMixin, ConfigMixin):
+class HybridSTU(HubNetwork, ModelMixin, ConfigMixin):
     r"""Hybrid spectral-spatial network for coarse abundances, any number of bands and endmembers.
 
     The logit of endmember r is `log(a_r + eps) + g_r f_r`: closed-form abundance a_r, learned correction f_r, and gate

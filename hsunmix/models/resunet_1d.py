@@ -13,6 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 
+from ..hub import HubNetwork
 from .layers import TimeEmbedding, UNetTrunk, fuse, schedule_at
 
 _FREQUENCIES = 4  # octaves of the wavelength code
@@ -32,7 +33,7 @@ class ResUNet1DOutput(BaseOutput):
     log_std: torch.Tensor | None = None
 
 
-class ResUNet1D(ModelMixin, ConfigMixin):
+class ResUNet1D(HubNetwork, ModelMixin, ConfigMixin):
     """Timestep-conditioned residual UNet over spectra, any sensor and any number of endmembers.
 
     Args:

@@ -13,6 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 
+from ..hub import HubNetwork
 from ..physics import EVIDENCE_CHANNELS
 from .layers import TimeEmbedding, UNetTrunk, fuse, schedule_at
 
@@ -30,7 +31,7 @@ class ResUNet2DOutput(BaseOutput):
     log_std: torch.Tensor | None = None
 
 
-class ResUNet2D(ModelMixin, ConfigMixin):
+class ResUNet2D(HubNetwork, ModelMixin, ConfigMixin):
     """Timestep-conditioned residual UNet over abundance maps, any number of endmembers and any size.
 
     Args:

@@ -6,7 +6,6 @@ in closed form at every step (DDIM: Song et al., ICLR 2021; plug-and-play data c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +15,12 @@ from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.schedulers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub.utils import validate_hf_hub_args
 
+from ..hub import HubPipeline
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
 from ..physics import brightness_model
 from .chain import Chain, scene_chains
 from .ensemble import summarise
-from .hub import fetch_checkpoint
 from .output import SemiBlindUnmixingOutput
 from .processor import HyperspectralProcessor, stack
 from .scene import SceneModel
@@ -31,7 +29,7 @@ from .starts import start_endmembers
 Generators = torch.Generator | list[torch.Generator] | None
 
 
-class SemiBlindUnmixingPipeline(DiffusionPipeline):
+class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
     r"""Abundance maps and endmember spectra of hyperspectral cubes, for any sensor and any number of endmembers.
 
     Mixing model: `y_n = s_n E^T a_n + noise`, with abundances on the simplex and a free or fixed brightness `s_n`.
@@ -464,23 +462,6 @@ class SemiBlindUnmixingPipeline(DiffusionPipeline):
         flat = scheduler.step(predicted, t, flat, return_dict=False)[0]
         parts = flat.split([x.numel() for x in latents])
         return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, latents, strict=True)]
-
-    @classmethod
-    @validate_hf_hub_args
-    def download(cls, pretrained_model_name: str | os.PathLike, **kwargs: Any) -> str:
-        """Fetch a checkpoint from the Hub: configurations and safetensors only, never code or pickles.
-
-        Args:
-            pretrained_model_name: repository, "user/name".
-            **kwargs: of `from_pretrained`; cache_dir, force_download, local_files_only, token, revision are used.
-
-        Returns:
-            Folder of the snapshot.
-
-        Raises:
-            OSError: if the repository can't be had or holds no pipeline in safetensors.
-        """
-        return fetch_checkpoint(str(pretrained_model_name), **kwargs)
 
 
 def _is_integer(value: Any) -> bool:

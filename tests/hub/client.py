@@ -3,11 +3,15 @@
 `python -m tests.hub.client` reads a list of jobs from stdin, does them in order, and prints what came of each as JSON.
 """
 
+import contextlib
+import io
 import json
 import sys
 
 import numpy as np
+from diffusers import DiffusionPipeline
 
+import hsunmix.cli.main
 import hsunmix.models
 from tests.pipelines.tiny import FIELDS, tiny_inputs, tiny_pipeline
 
@@ -20,15 +24,35 @@ def run_and_save(pipe, path):
 
 
 def do(job):
-    """One job: `push` a tiny pipeline, `load` a pipeline and run it, or load one `model`; what to report of it."""
+    """One job; what to report of it.
+
+    `push` a tiny pipeline, a `component` of it or a `checkpoint`, by saving to a `folder` where one is given; `load` a
+    pipeline and run it, with its own class or `load with the base class`; load one `model`; run the command (`cli`).
+    """
+    options = job.get("kwargs", {})
     if job["action"] == "push":
         pipe = tiny_pipeline(seed=job.get("seed", 0))
-        pipe.push_to_hub(job["repo"], **job.get("kwargs", {}))
+        if "checkpoint" in job:
+            pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(job["checkpoint"])
+        for parameter in pipe.unet.parameters():
+            parameter.data *= job.get("factor", 1)
+        if "folder" in job:
+            pipe.save_pretrained(job["folder"], push_to_hub=True, repo_id=job["repo"])
+        else:
+            getattr(pipe, job.get("component", ""), pipe).push_to_hub(job["repo"], **options)
     elif job["action"] == "model":
-        model = getattr(hsunmix.models, job["class"]).from_pretrained(job["repo"], **job["kwargs"])
+        model = getattr(hsunmix.models, job["class"]).from_pretrained(job["repo"], **options)
         return {"class": type(model).__name__}
+    elif job["action"] == "cli":
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+            code = hsunmix.cli.main.main(job["arguments"])
+        return {"exit code": code, "stderr": errors.getvalue()}
+    elif job["action"] == "load with the base class":
+        loader = {"custom_pipeline": "pipelines/semi_blind_unmixing", "trust_remote_code": True}
+        pipe = DiffusionPipeline.from_pretrained(job["repo"], **loader, **options)
+        assert isinstance(pipe, hsunmix.SemiBlindUnmixingPipeline)
     else:
-        pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(job["repo"], **job.get("kwargs", {}))
+        pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(job["repo"], **options)
     if "save_as" in job:
         run_and_save(pipe, job["save_as"])
     return {"class": type(pipe).__name__}

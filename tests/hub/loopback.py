@@ -9,11 +9,31 @@ import hashlib
 import json
 import threading
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 LFS_SUFFIXES = (".safetensors", ".bin", ".pkl", ".pt", ".png")
+
+
+@dataclass
+class Fault:
+    """A connection that breaks: after `size` bytes of the content sent (GET) or of the body received (PUT, POST).
+
+    `stall` waits for the other side to go away instead of closing; `stalled` says that it does.
+    """
+
+    method: str
+    part_of_path: str
+    size: int
+    times: int = 1_000_000
+    stall: bool = False
+
+    def __post_init__(self):
+        self.stalled = threading.Event()
 
 
 class LoopbackHub(AbstractContextManager):
@@ -26,6 +46,8 @@ class LoopbackHub(AbstractContextManager):
         self.private = set()
         self.lfs_objects = {}  # sha256 -> bytes
         self.requests = []  # (method, path without query)
+        self.faults = []
+        self.forged = {}  # path -> content that is sent under the checksum of the real one
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -55,6 +77,14 @@ class LoopbackHub(AbstractContextManager):
         folder = Path(folder)
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         return self.commit(repo_id, {**files, **(extra or {})}, branch)
+
+    def fault(self, method, path):
+        """The fault that this request runs into, or None."""
+        for fault in self.faults:
+            if fault.method == method and fault.part_of_path in path and fault.times:
+                fault.times -= 1
+                return fault
+        return None
 
     def files(self, repo_id, branch="main"):
         """The content of a branch."""
@@ -107,10 +137,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, path))
         authorised = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
         if self.command in ("POST", "PUT"):
+            fault = self.hub.fault(self.command, path)
+            if fault is not None:
+                self.rfile.read(fault.size)
+                return self.break_off(fault)
             if not authorised and "/lfs-put/" not in path:
                 return self.send_missing("Unauthorized", 401)
             return self.write(path, self.body())
         return self.read(path, authorised)
+
+    def break_off(self, fault):
+        if fault.stall:
+            fault.stalled.set()
+            while self.connection.recv(1 << 16):
+                pass
+        self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
@@ -152,7 +193,21 @@ class _Handler(BaseHTTPRequestHandler):
         content = files[path]
         hash_name = "sha256" if path.endswith(LFS_SUFFIXES) else "sha1"
         etag = f'"{hashlib.new(hash_name, content).hexdigest()}"'
-        return self.send(200, content, ETag=etag, X_Repo_Commit=sha, Content_Type="application/octet-stream")
+        content = self.hub.forged.get(self.path.split("/resolve/")[0].strip("/") + "/" + path, content)
+        fault = self.hub.fault(self.command, self.path)
+        headers = {"ETag": etag, "X_Repo_Commit": sha, "Content_Type": "application/octet-stream"}
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        if start:
+            headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if fault is None:
+            return self.send(206 if start else 200, content[start:], **headers)
+        self.send_response(206 if start else 200)
+        for name, value in {**headers, "Content_Length": str(len(content) - start)}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content[start : start + fault.size])
+        self.wfile.flush()
+        return self.break_off(fault)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.commit(repo_id, {".gitattributes": b"*.safetensors filter=lfs\n"})
             return self.send_json({"url": f"{self.hub.url}/{repo_id}", "name": repo_id, "id": "0"})
         if path == "/api/validate-yaml":
-            return self.send_json({"errors": [], "warnings": []})
+            errors = metadata_errors(json.loads(body)["content"])
+            return self.send_json({"errors": errors, "warnings": []}, 400 if errors else 200)
         if path.endswith(".git/info/lfs/objects/batch"):
             objects = [self.lfs_instruction(entry) for entry in json.loads(body)["objects"]]
             return self.send_json({"transfer": "basic", "objects": objects})
@@ -205,3 +261,22 @@ class _Handler(BaseHTTPRequestHandler):
         sha = self.hub.commit(repo_id, files, branch)
         url = f"{self.hub.url}/{repo_id}/commit/{sha}"
         return self.send_json({"success": True, "commitOid": sha, "commitUrl": url, "pullRequestUrl": None})
+
+
+def metadata_errors(card):
+    """What is wrong with the metadata of a README, as the Hub says it; its schema of `model-index`, in short."""
+    if not card.startswith("---\n"):
+        return []
+    try:
+        data = yaml.safe_load(card.split("---\n")[1])
+        for model in data.get("model-index", []):
+            for result in model["results"]:
+                named = [model["name"], result["task"]["type"], result["dataset"]["type"], result["dataset"]["name"]]
+                named += [metric["type"] for metric in result["metrics"]]
+                if not all(isinstance(value, str) and value for value in named):
+                    return [{"message": f"model-index: a name is missing in {result}"}]
+                if not all(isinstance(metric["value"], (int, float)) for metric in result["metrics"]):
+                    return [{"message": f"model-index: a value is no number in {result}"}]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        return [{"message": f"{type(error).__name__}: {error}"}]
+    return []
