@@ -17,12 +17,15 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def bundled_card(pipe: Any) -> Path | None:
-    """Folder of the bundled checkpoint whose card holds for a pipeline, or None.
+    """The bundled checkpoint whose card holds for a pipeline.
 
     Weights must be those of the checkpoint, in the pipeline's number format, and the sampler's defaults too.
 
     Args:
         pipe: a pipeline (or a network, for which there is no such card).
+
+    Returns:
+        The folder of the checkpoint, or None.
     """
     root = Path(__file__).parent.parent / "checkpoints"
     for folder in sorted(path.parent for path in root.glob("*/README.md")):

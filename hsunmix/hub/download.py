@@ -17,7 +17,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-NETWORKS = ("encoder", "unet", "endmember_unet")
+NETWORKS = ("encoder", "unet", "endmember_unet")  # the components of a pipeline that have weights
 _OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 _HINT = 'The weights that come with the package: `hsunmix.bundled_checkpoint("base")`.'
 

@@ -115,7 +115,7 @@ def is_array(annotation):
 def takes_array(parameter):
     """Does a parameter take an array? One of any type is taken for one, but for those that are no data."""
     anything = parameter.annotation in (Any, "Any") and parameter.kind is not parameter.VAR_KEYWORD
-    return is_array(parameter.annotation) or (anything and parameter.name not in ("pipe", "callback"))
+    return is_array(parameter.annotation) or (anything and parameter.name not in ("pipe", "shared", "callback"))
 
 
 def returns_something(function):

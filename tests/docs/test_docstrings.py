@@ -80,7 +80,8 @@ def explained_constants(module):
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             string = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             if string or "  # " in lines[node.lineno - 1] or lines[node.lineno - 2].startswith("# "):
-                yield from (x.id for x in getattr(node, "targets", [getattr(node, "target", None)]))
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
 
 
 def test_constants_are_explained():

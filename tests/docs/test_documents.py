@@ -2,7 +2,7 @@
 
 import argparse
 import configparser
-import importlib
+import importlib.util
 import re
 import runpy
 import shutil
@@ -26,13 +26,17 @@ from .documents import ROOT
 DOCUMENTS = documents.documents()
 SENSOR = preset_sensor("enmap").without_water_vapour().select(torch.arange(0, 190, 3))
 
+HUB_REPOSITORY = "you/yours"
 # Commands that a test doesn't run, and why. All of them are parsed.
 NOT_RUN = {
     r"hsunmix train ": "trains for minutes to hours; the tutorial and tests/training run `tiny`",
     r"hsunmix simulate --size 1280 ": "writes a granule of 1.8 GB",
     r"hsunmix unmix granule/": "unmixes that granule",
     r"hsunmix benchmark (samson|--library)": "a hundred runs; the command with dc1 and dc2 is run",
-    r"hsunmix unmix scene\.hdr -r 4 --checkpoint": "needs the result of `hsunmix train`",
+    r"hsunmix unmix scene\.hdr -r 4 --checkpoint runs": "needs the result of `hsunmix train`",
+    rf"hsunmix (push|unmix).* {HUB_REPOSITORY}": "needs a Hub; tests/hub pushes to its own",
+    r"hsunmix app": "serves until it is stopped; tests/demo starts it",
+    r"hsunmix benchmark \$": "the same commands with the reader's folders instead of file names",
 }
 
 
@@ -100,7 +104,9 @@ def test_python_blocks_run(name, here):
     """In order and in one namespace, as a reader would type them."""
     namespace = stand_ins() | {"__name__": "document"}
     for line, code in documents.blocks(name, "python"):
-        exec(compile("\n" * line + code, name, "exec"), namespace)
+        program = compile("\n" * line + code, name, "exec")
+        if HUB_REPOSITORY not in code:  # needs a Hub; tests/hub makes these calls to its own
+            exec(program, namespace)
     out = namespace.get("out")
     if out is not None:
         abundances = out.abundances[0]
@@ -173,6 +179,12 @@ def test_command_exists(command, monkeypatch):
                 assert (ROOT / word).is_file()
             else:
                 assert word in (".", "-c", "-e", "-q")
+    elif words[:2] == ["python", "-m"] and words[2].startswith("hsunmix."):
+        assert importlib.util.find_spec(words[2])
+    elif program == "for":  # a loop of the shell over files that are there
+        assert set(words[3 : words.index("do") - 1]) | {words[words.index("do") - 1].rstrip(";")} <= {
+            path.stem for path in (ROOT / "model_cards" / "results").glob("*.json")
+        }
     elif program == "git":
         assert words[1] in ("clone", "log")
     elif "/" in words[0] and not words[0].startswith(".venv/"):
@@ -258,9 +270,10 @@ def test_names_in_docstrings_exist():
 
 
 def all_options():
-    """Options of `hsunmix` and of the training scripts."""
+    """Options of `hsunmix`, of the training scripts and of the cards."""
     found = {option for sub in subparsers(build_parser()).values() for option in sub._option_string_actions}
-    sources = [*(ROOT / "training").glob("*.py"), *(ROOT / "hsunmix" / "training").glob("*.py")]
+    folders = (ROOT / "training", ROOT / "hsunmix" / "training", ROOT / "hsunmix" / "cards")
+    sources = [path for folder in folders for path in folder.glob("*.py")]
     for path in sources:
         found |= set(re.findall(r'add(?:_argument)?\(\s*"(--\w+)"', path.read_text(encoding="utf-8")))
     return found
