@@ -127,7 +127,7 @@ def _one_axes(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], 
         _spectrum(axes, axis, lines, index, name)
     _frame(axes, label)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    axes.set_ylabel("reflectance", fontsize=10, color=INK)
+    axes.set_ylabel(_quantity(lines["refined"]), fontsize=10, color=INK)
     axes.set_title("Endmembers" + (" with 90 % bands" if "uncertainty" in lines else ""), fontsize=11, color=INK)
     columns = 1 if len(names) <= 12 else 2
     if narrow:
@@ -135,6 +135,12 @@ def _one_axes(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], 
     else:
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
     return figure
+
+
+def _quantity(spectra: np.ndarray) -> str:
+    """What spectra (R, B) show: where the brightness is free all have one maximum, and no scale of their own."""
+    peaks = np.nanmax(spectra, axis=1)
+    return "relative reflectance" if len(peaks) > 1 and np.ptp(peaks) < 1e-4 * peaks.max() else "reflectance"
 
 
 def _panels(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str) -> Any:
@@ -156,7 +162,7 @@ def _panels(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], la
     axes = grid[0, 0]  # all panels share its limits
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     for axes in grid[:, 0]:
-        axes.set_ylabel("reflectance", fontsize=9, color=INK)
+        axes.set_ylabel(_quantity(lines["refined"]), fontsize=9, color=INK)
     figure.legend(handles=_legend(lines), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure
 

@@ -115,3 +115,13 @@ def test_false_colour_avoids_bad_bands(wavelengths):
 def test_nothing_measured_is_still_a_picture(tmp_path):
     empty = np.full((4, 4, 3), np.nan)
     save_figures(tmp_path, empty[..., :2], np.ones((2, 3)), residual=empty[..., 0], cube=empty)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_spectra_without_a_scale_of_their_own_are_not_called_reflectance(coarse):
+    spectra = np.random.default_rng(0).uniform(0.1, 0.9, (3, 30))
+    spectra[:, 4] = np.nan
+    relative = spectra / np.nanmax(spectra, axis=1, keepdims=True)
+    for values, quantity in ((spectra, "reflectance"), (relative, "relative reflectance")):
+        figure = plot_endmembers(values, coarse=values if coarse else None)
+        assert figure.axes[0].get_ylabel() == quantity
