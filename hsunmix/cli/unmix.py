@@ -143,9 +143,11 @@ def unmix_at_once(
         brightness=args.brightness,
         ensemble_size=args.ensemble,
         output_uncertainty=args.uncertainty,
+        reflectance_scale=args.scale,
         generator=torch.Generator("cpu").manual_seed(args.seed),
     )
     clock.lap("unmix")
+    cube = cube.replaced(scale=cube.scale * output.scene[0].scale)  # which the pipeline may have guessed
     result = first(output)
     maps = scene_maps(cube, result)
     mode = str(result.pop("brightness_mode"))

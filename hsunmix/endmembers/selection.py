@@ -25,7 +25,8 @@ _METHODS = ("archetypes", "vca", "spa", "minimum_volume")
 _PIXELS, _PAIRS = 1500, 500
 _RULE_WEIGHT = 1.0  # against the scores of the network, in units of their spread
 _MEASURES = 24
-_RESIDUAL, _ANGLE, _OUTSIDE, _VOLUME = 0, 1, 4, 5  # columns of `measure_candidates`
+_RESIDUAL, _ANGLE, _OUTSIDE, _VOLUME, _BELOW_ZERO = 0, 1, 4, 5, 14  # columns of `measure_candidates`
+_LEAST_BELOW_ZERO = 0.02  # share of a spectrum's norm: minimum volume has overshot; simulated scenes stay below 0.011
 NUM_FEATURES = 3 * _MEASURES + 4 * len(_METHODS) + 4
 """Length of the description of a candidate."""
 
@@ -160,7 +161,8 @@ def _rule(scene: ScenePoints, pool: list[Candidate], measures: torch.Tensor) -> 
     1. Archetypes, where pixels stick out of the simplex of the best of them no further than model error explains: the
        pixels are then a cloud about it, and its extremes are no materials.
     2. Else the smallest simplex that holds all pixels up to noise and model error: that of vertex pixels where there
-       are pure ones, else minimum volume.
+       are pure ones, else minimum volume, as far as its spectra are not negative.
+    3. Where all of those are, the pixels are no simplex: archetypes again.
     """
     scores = _ranks(measures[:, _RESIDUAL]) + _ranks(measures[:, _ANGLE])
     inner = [k for k, candidate in enumerate(pool) if candidate.method == "archetypes"]
@@ -171,8 +173,11 @@ def _rule(scene: ScenePoints, pool: list[Candidate], measures: torch.Tensor) -> 
     family = vertex or inner
     if outer:
         scores[outer] = torch.linspace(0, 1, len(outer), dtype=scores.dtype)  # proposed in the order of belief
-        volume = measures[outer[0], _VOLUME]
-        family = [k for k in vertex if outside[k] < noise_var and measures[k, _VOLUME] < volume] or outer
+        physical = [k for k in outer if measures[k, _BELOW_ZERO] < _LEAST_BELOW_ZERO]
+        family = physical or inner or vertex
+        if physical:
+            volume = measures[physical[0], _VOLUME]
+            family = [k for k in vertex if outside[k] < noise_var and measures[k, _VOLUME] < volume] or physical
     if inner:
         excess = max(float(outside[min(inner, key=lambda k: float(scores[k]))]) - noise_var, 0.0)
         if excess < min(scene.num_endmembers - 1, 3) * (scene.model_error**2 + 0.1 * noise_var):

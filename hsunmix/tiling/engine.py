@@ -173,7 +173,7 @@ class TiledUnmixing:
     def _maps(self, output: Any, index: int, window: Cube) -> np.ndarray:
         """(h, w, C) float32, in the order of `channels_of`."""
         uncertainty = output.abundance_uncertainty
-        saturated = saturated_pixels(window.data, window.band_mask, window.saturation)
+        saturated = saturated_pixels(window.data, window.band_mask, window.saturation, output.scene[index].scale)
         maps = [output.abundances[index]]
         maps += [] if uncertainty is None else [uncertainty[index]]
         maps += [plane[:, :, None] for plane in (output.brightness[index], output.residual[index], saturated)]

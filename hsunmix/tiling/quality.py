@@ -14,18 +14,21 @@ _POOR = 4.0  # times the median residual of the scene
 _BRIGHTEST = 1.5  # reflectance; more is cloud, glint or a saturated detector
 
 
-def saturated_pixels(data: np.ndarray, band_mask: np.ndarray, saturation: float = np.inf) -> np.ndarray:
+def saturated_pixels(
+    data: np.ndarray, band_mask: np.ndarray, saturation: float = np.inf, scale: float = 1.0
+) -> np.ndarray:
     """Pixels in which a good band holds the largest number that its file can hold, or an impossible reflectance.
 
     Args:
-        data: (H, W, B) reflectance; NaN = nodata.
+        data: (H, W, B) numbers; NaN = nodata.
         band_mask: (B,) bool, True = good band.
-        saturation: reflectance of the largest number of the file's type.
+        saturation: the largest number of the file's type, divided as `data` is.
+        scale: number that stands for reflectance 1.
 
     Returns:
         (H, W) bool.
     """
-    limit = min(saturation * (1 - 1e-6), _BRIGHTEST)
+    limit = min(saturation * (1 - 1e-6), _BRIGHTEST * scale)
     with np.errstate(invalid="ignore"):
         return np.any(data[:, :, band_mask] >= limit, axis=2)
 

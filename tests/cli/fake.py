@@ -9,7 +9,7 @@ from hsunmix.data import as_cube
 
 FIELDS = (
     "abundances endmembers abundance_uncertainty endmember_uncertainty coarse_abundances coarse_endmembers brightness "
-    "residual noise brightness_mode"
+    "residual noise brightness_mode scene"
 ).split()
 Output = make_dataclass("Output", FIELDS)
 
@@ -45,6 +45,7 @@ class FakePipeline:
             "brightness": missing,
             "residual": 0.01 * missing,
             "noise": np.where(cube.band_mask, 0.01, np.nan),
+            "scene": SimpleNamespace(scale=1.0),
             "brightness_mode": "fixed",
         }
         return Output(**{key: None if value is None else [value] for key, value in values.items()})

@@ -93,3 +93,15 @@ def test_demo_and_info(checkpoint, tmp_path, capsys):
     assert "abundance RMSE" in capsys.readouterr().out and (out / "endmembers.png").exists()
     assert main(["info", str(checkpoint)]) == 0
     assert "ResUNet2D" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_integers_whose_scale_is_guessed(checkpoint, tmp_path, tiled):
+    cube = (tiny_scene(height=40, width=40)[0] * 10000).astype(np.int16)
+    np.save(tmp_path / "scene.npy", cube)
+    options = ["--memory", "600M", "--tile", "24"] if tiled else []
+    command = ["unmix", str(tmp_path / "scene.npy"), "-r", "3", *options, "--checkpoint", str(checkpoint), "-q"]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["quality"]["saturated"] == 0 and summary["quality"]["good"] > 1000
+    assert tiled or summary["cube"]["scale"] == 10000

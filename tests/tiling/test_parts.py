@@ -191,4 +191,6 @@ def test_saturated_pixels():
     data = np.full((1, 4, 3), 0.4, np.float32)
     data[0, 1, 2], data[0, 2, 0], data[0, 3, 1] = 3.2767, 1.6, 3.2767
     data[0, 0] = np.nan
-    assert saturated_pixels(data, np.array([True, False, True]), 3.2767).tolist() == [[False, True, True, False]]
+    good, expected = np.array([True, False, True]), [[False, True, True, False]]
+    assert saturated_pixels(data, good, 3.2767).tolist() == expected
+    assert saturated_pixels(10000 * data, good, 32767, scale=10000).tolist() == expected
