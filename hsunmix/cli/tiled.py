@@ -152,7 +152,7 @@ def run_tiled(
     ranks.barrier()
     lap("tiles")
     if ranks.is_main:
-        _write(args, cube, known, run, settings, laps, lap, len(finished))
+        _write(args, cube, known, run, settings, laps, lap, len(finished), ranks.count)
         store.discard()
     ranks.barrier()
     return 0
@@ -163,7 +163,12 @@ def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device
 
     spectra = {key: library.spectra for key, library in known.items()}
     return UnmixingOptions(
-        scene={"num_endmembers": args.num_endmembers, "brightness": args.brightness, **spectra},
+        scene={
+            "num_endmembers": args.num_endmembers,
+            "brightness": args.brightness,
+            "reflectance_scale": args.scale,
+            **spectra,
+        },
         sampler={
             "num_inference_steps": args.steps,
             "strength": args.strength,
@@ -192,12 +197,14 @@ def _write(
     laps: dict[str, float],
     lap: Callable[[str], None],
     resumed: int,
+    num_processes: int,
 ) -> None:
     from hsunmix.data import write_json
     from hsunmix.tiling import classify_quality, peak_memory
 
     merged, channels = run.merge()
     scene = run.scene_result()
+    cube = cube.replaced(scale=cube.scale * scene.scale)
     parts = {name: merged[:, :, part] for name, part in channels.items()}
     residual = parts["residual"][:, :, 0]
     maps = SceneMaps(
@@ -218,7 +225,7 @@ def _write(
     seconds = {"stages": laps, "tiles": {key: round(value, 3) for key, value in run.seconds.items()}}
     peak = peak_memory()
     timing = {"seconds": seconds, "peak_memory_bytes": peak, "tiles": len(run.plan.tiles), "tiles_resumed": resumed}
-    write_json(staging / "timing.json", timing | {"num_processes": args.num_processes})  # all else is reproducible
+    write_json(staging / "timing.json", timing | {"num_processes": num_processes})  # all else is reproducible
     if args.report:
         from hsunmix.visualization import write_report
 

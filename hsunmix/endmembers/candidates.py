@@ -11,6 +11,7 @@ from .archetypes import archetypal_analysis
 from .geometric import minimum_volume, successive_projections, vertex_components
 from .scene import ScenePoints
 
+METHODS = ("archetypes", "vca", "spa", "minimum_volume")  # in this order they propose, and the scorer knows them
 _ARCHETYPE_PIXELS = 2000
 _VERTEX_STARTS = 6
 _VOLUME_PIXELS = 2500

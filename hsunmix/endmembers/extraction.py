@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import torch
 
 from ..physics import BRIGHTNESS_THRESHOLD, brightness_fit, estimate_noise, nnls
-from .candidates import Candidate, propose
+from .candidates import METHODS, Candidate, propose
 from .scene import ScenePoints, prepare_scene
 from .selection import rank_candidates
 
-METHODS = ("archetypes", "vca", "spa", "minimum_volume")
 _CANDIDATES_KEPT = 16
 
 

@@ -45,7 +45,7 @@ class ScenePoints:
         """(N, K) smoothed coordinates of unit norm: brightness removed."""
         return self.smooth / self.norm[:, None]
 
-    @property
+    @cached_property
     def weight(self) -> torch.Tensor:
         """(N,) precision of the unit-norm pixels under noise and model error."""
         return 1 / (self.noise_var + self.model_error**2).clamp_min(1e-30)

@@ -18,16 +18,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..physics import normal_equations, solve_nonnegative
-from .candidates import Candidate
+from .candidates import METHODS, Candidate
 from .scene import ScenePoints
 
-_METHODS = ("archetypes", "vca", "spa", "minimum_volume")
 _PIXELS, _PAIRS = 1500, 500
 _RULE_WEIGHT = 1.0  # against the scores of the network, in units of their spread
 _MEASURES = 24
 _RESIDUAL, _ANGLE, _OUTSIDE, _VOLUME, _BELOW_ZERO = 0, 1, 4, 5, 14  # columns of `measure_candidates`
 _LEAST_BELOW_ZERO = 0.02  # share of a spectrum's norm: minimum volume has overshot; simulated scenes stay below 0.011
-NUM_FEATURES = 3 * _MEASURES + 4 * len(_METHODS) + 4
+NUM_FEATURES = 3 * _MEASURES + 4 * len(METHODS) + 4
 """Length of the description of a candidate."""
 
 
@@ -138,7 +137,7 @@ def describe_candidates(scene: ScenePoints, pool: list[Candidate], measures: tor
         The descriptions.
     """
     ranks = torch.stack([_ranks(column) for column in measures.T], 1)
-    method = torch.tensor([[float(one.method == name) for name in _METHODS] for one in pool]).to(measures)
+    method = torch.tensor([[float(one.method == name) for name in METHODS] for one in pool]).to(measures)
     noise = 0.5 * float(_log(1 / scene.weight.mean()))
     model_error = float(_log(scene.model_error + 1e-6))
     kind = [scene.num_endmembers, noise, model_error, 0.5 * float(_log(scene.noise_var.mean()))]
@@ -195,7 +194,8 @@ def _measures(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor
     """What one set (R, K) makes of the pixels of the subset with the brightness free; (21,)."""
     rank = len(endmembers)
     pixels, norm = scene.smooth[subset], scene.norm[subset]
-    weight = scene.weight[subset] / scene.weight[subset].sum()
+    weight = scene.weight[subset]
+    weight = weight / weight.sum()
     gram, rhs = normal_equations(pixels, endmembers)
     amounts = solve_nonnegative(gram, rhs)
     fitted = amounts @ endmembers

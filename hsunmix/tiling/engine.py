@@ -58,6 +58,7 @@ class SceneResult:
         noise: (B,).
         brightness_mode: "free" or "fixed".
         residual_limit: residual above which a pixel counts as poorly explained.
+        scale: what stands for reflectance 1 in the numbers of the cube, as the pipeline may have guessed.
     """
 
     endmembers: np.ndarray
@@ -66,6 +67,7 @@ class SceneResult:
     noise: np.ndarray
     brightness_mode: str
     residual_limit: float
+    scale: float
 
 
 def channels_of(num_endmembers: int, with_uncertainty: bool) -> dict[str, slice]:
@@ -112,9 +114,10 @@ class TiledUnmixing:
             found = {name: getattr(output, name) for name in _SCENE_FIELDS}
             first = {name: None if value is None else value[0] for name, value in found.items()}
             limit = residual_limit(output.residual[0], output.noise[0])
-            modes = {"brightness_mode": output.brightness_mode[0], "residual_limit": limit}
-            write_npz(self.store.folder / "result.npz", **first, **modes)
-            output.scene[0].save(self.store.scene_path)  # last: where it is, all of it is there
+            scene = output.scene[0]
+            others = {"brightness_mode": output.brightness_mode[0], "residual_limit": limit, "scale": scene.scale}
+            write_npz(self.store.folder / "result.npz", **first, **others)
+            scene.save(self.store.scene_path)  # last: where it is, all of it is there
 
     def scene_result(self) -> SceneResult:
         """What `estimate_scene` has found.
@@ -124,7 +127,7 @@ class TiledUnmixing:
         """
         with np.load(self.store.folder / "result.npz", allow_pickle=False) as archive:
             known: dict[str, Any] = {key: archive[key] for key in archive.files}
-        known |= {"brightness_mode": str(known["brightness_mode"]), "residual_limit": float(known["residual_limit"])}
+        known |= {name: known[name].item() for name in ("brightness_mode", "residual_limit", "scale")}
         return SceneResult(**{one.name: known.get(one.name) for one in fields(SceneResult)})  # type: ignore[arg-type]
 
     def run_tiles(self, tiles: list[Tile], progress: Callable[[int], None] = lambda _: None) -> None:

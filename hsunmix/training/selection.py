@@ -11,8 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from tqdm.auto import tqdm
 
 from ..data import write_npz
-from ..endmembers.candidates import propose
-from ..endmembers.extraction import METHODS
+from ..endmembers.candidates import METHODS, propose
 from ..endmembers.scene import prepare_scene
 from ..endmembers.selection import NUM_FEATURES, CandidateScorer, describe_candidates, measure_candidates
 from ..physics import estimate_noise, spectral_angle

@@ -104,4 +104,14 @@ def test_integers_whose_scale_is_guessed(checkpoint, tmp_path, tiled):
     assert main([*command, "-o", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["quality"]["saturated"] == 0 and summary["quality"]["good"] > 1000
-    assert tiled or summary["cube"]["scale"] == 10000
+    assert summary["cube"]["scale"] == 10000
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_scale_that_is_given_is_not_guessed(checkpoint, tmp_path, tiled, caplog):
+    np.save(tmp_path / "scene.npy", 10000 * tiny_scene(height=40, width=40)[0])
+    options = ["--memory", "600M", "--tile", "24"] if tiled else []
+    command = ["unmix", str(tmp_path / "scene.npy"), "-r", "3", "--scale", "1", *options, "-q", "--checkpoint"]
+    assert main([*command, str(checkpoint), "-o", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["cube"]["scale"] == 1
+    assert "taken as reflectance" not in caplog.text
