@@ -21,11 +21,18 @@ if __name__ == "__main__":
     parser.add_argument("--scenes", type=int, default=10)
     parser.add_argument("--snr", type=float, nargs="+", default=[10.0, 20.0, 30.0], help="dB")
     parser.add_argument("--by_number", action="store_true", help="a row for each number of endmembers")
+    parser.add_argument(
+        "--track",
+        nargs="+",
+        choices=("given", "perturbed", "unmoved"),
+        default=["given", "perturbed"],
+        help="endmembers exact; 5 degrees off; 5 degrees off and left there, to see what the maps alone gain",
+    )
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
     pipe = SemiBlindUnmixingPipeline.from_pretrained(args.checkpoint or bundled_checkpoint("base"))
     scenes = validation_scenes(args.library, args.scenes)
-    records = validate(pipe, Path(args.checkpoint or "base").name, scenes, args.snr, args.by_number)
+    records = validate(pipe, Path(args.checkpoint or "base").name, scenes, args.snr, args.by_number, args.track)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.output, measurement(pipe, args, records))

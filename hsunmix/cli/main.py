@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from hsunmix import __version__
 
-from . import app, batch, benchmark, demo, info, push, simulate, train, unmix
+from . import adapt, app, batch, benchmark, demo, info, push, simulate, train, unmix
 
 __all__ = ["build_parser", "main"]
 
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hsunmix {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (unmix, batch, demo, simulate, benchmark, train, push, info, app):
+    for module in (unmix, batch, demo, simulate, benchmark, train, adapt, push, info, app):
         command = module.add_parser(commands, formatter_class=argparse.RawDescriptionHelpFormatter)
         group = command.add_argument_group("messages")
         group.add_argument("-q", "--quiet", action="store_true", help="no progress bars, no summary")

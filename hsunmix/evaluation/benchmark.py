@@ -113,7 +113,8 @@ def run(
     Args:
         pipe: a `SemiBlindUnmixingPipeline`.
         scenes: what to unmix.
-        tracks: of `TRACKS`. The given and perturbed tracks have no randomness beyond the noise and run once.
+        tracks: of `TRACKS`, or "unmoved": perturbed endmembers that stay where they are, so that only maps are
+            refined. All but the blind one have no randomness beyond the noise and run once.
         snr_db: white noise levels in dB; `None` is the clean cube.
         seeds: of the pipeline's generator. The noise is that of `numpy.random.default_rng(0)` for all.
         report: called with each score as soon as it is there.
@@ -146,6 +147,7 @@ def _score(
     starts: dict[str, dict[str, Any]] = {
         "given": {"fixed_endmembers": scene.endmembers},
         "perturbed": {"endmembers": perturb_endmembers(scene.endmembers)},
+        "unmoved": {"fixed_endmembers": perturb_endmembers(scene.endmembers)},
         "blind": {"num_endmembers": len(scene.endmembers)},
     }
     start = starts[track]

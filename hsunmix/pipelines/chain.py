@@ -32,8 +32,8 @@ LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per c
 EXTRACTED_SHARE = 0.25
 # Fitted on simulated scenes of held-out materials, so that 90 % intervals cover about 90 %: factors of the posterior's
 # standard deviation (data and prior are taken for independent there) and of the variance that endmembers leak.
-_CALIBRATION_GIVEN = (1.25, 0.75)
-_CALIBRATION_EXTRACTED = (2.75, 4.0)
+CALIBRATION_GIVEN = (1.25, 0.75)
+CALIBRATION_EXTRACTED = (2.75, 4.0)
 _LEAK_SHARE = 0.5  # of the leak of given endmembers that is taken out of the data, half of its variance with it
 
 
@@ -186,7 +186,7 @@ class Chain:
 
     def abundance_std(self) -> torch.Tensor:
         """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
-        scale, leaking = _CALIBRATION_EXTRACTED if self.extracted else _CALIBRATION_GIVEN
+        scale, leaking = CALIBRATION_EXTRACTED if self.extracted else CALIBRATION_GIVEN
         evidence = self.evidence
         confidence = (evidence.confidence if self.confidence is None else self.confidence)[:, None]
         trust = None if self.precision is None else self.precision / confidence

@@ -39,6 +39,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--validation_steps", type=int, default=500)
     add("--validation_batches", type=int, default=16)
     add("--report_to", choices=("none", "tensorboard"), default="none", help="where to log the losses")
+    add("--quiet", action="store_true", help="no progress bar")
     add("--push_to_hub", action="store_true", help="upload the trained network")
     add("--hub_model_id", default=None, help="repository for --push_to_hub, 'user/name'")
     return parser

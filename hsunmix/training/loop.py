@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..models import ResUNet1D
@@ -29,13 +30,24 @@ logger = logging.getLogger(__name__)
 Loss = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
 
 
-def train(args: argparse.Namespace, model: Any, loss_function: Loss) -> None:
-    """Fit `model` on simulated scenes and leave its EMA weights in `args.output_dir`.
+def train(
+    args: argparse.Namespace,
+    model: Any,
+    loss_function: Loss,
+    examples: Callable[[int], Dataset] | None = None,
+    held_out: Any = None,
+) -> bool:
+    """Fit `model` and leave its EMA weights in `args.output_dir`.
 
     Args:
         args: from `argument_parser`.
         model: the network to train, on any device; a module with `save_pretrained`.
         loss_function: maps `(model, batch)` to named losses; the entry `loss` is minimised, the others are reported.
+        examples: maps a number of batches to the data set that holds them; simulated scenes when `None`.
+        held_out: sequence of batches for validation; simulated scenes of materials held out of training when `None`.
+
+    Returns:
+        Whether this is the main process, the one that has written.
 
     Raises:
         ValueError: if the network is to be uploaded and no repository is named.
@@ -66,11 +78,15 @@ def train(args: argparse.Namespace, model: Any, loss_function: Loss) -> None:
     accelerator.init_trackers("hsunmix", {k: v for k, v in vars(args).items() if isinstance(v, (str, int, float))})
 
     first_step = _resume(accelerator, args)
-    batches, held_out = _batches(accelerator, args, first_step), _held_out_examples(args)
+    batches = _batches(accelerator, args, first_step, examples or partial(_examples, args))
+    held_out = held_out or _held_out_examples(args)
     started = time.time()
     log: dict[str, float] = {}
     progress = tqdm(
-        total=args.max_train_steps, initial=first_step, disable=not accelerator.is_local_main_process, mininterval=10
+        total=args.max_train_steps,
+        initial=first_step,
+        disable=args.quiet or not accelerator.is_local_main_process,
+        mininterval=10,
     )
     for step in range(first_step, args.max_train_steps):
         for _ in range(args.gradient_accumulation_steps):
@@ -97,6 +113,7 @@ def train(args: argparse.Namespace, model: Any, loss_function: Loss) -> None:
     if args.push_to_hub and accelerator.is_main_process:
         type(accelerator.unwrap_model(model)).from_pretrained(args.output_dir).push_to_hub(args.hub_model_id)
     accelerator.end_training()
+    return bool(accelerator.is_main_process)
 
 
 def _simulator(args: argparse.Namespace, held_out: bool) -> SceneSimulator:
@@ -121,24 +138,28 @@ def _example_config(args: argparse.Namespace, batch_size: int) -> ExampleConfig:
     )
 
 
-def _batches(accelerator: Accelerator, args: argparse.Namespace, first_step: int) -> Iterator[dict]:
-    """This rank's part of the stream, from where the run stopped."""
-    config = _example_config(args, args.train_batch_size)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    total = args.max_train_steps * args.gradient_accumulation_steps * world
-    start = first_step * args.gradient_accumulation_steps * world + rank
-    examples = SimulatedExamples(
+def _examples(args: argparse.Namespace, length: int) -> SimulatedExamples:
+    return SimulatedExamples(
         _simulator(args, held_out=False),
-        config,
+        _example_config(args, args.train_batch_size),
         args.seed + 1,
-        total,
+        length,
         RealMaps(args.maps) if args.maps else None,
         _endmember_unet(args),
         LabelledScenes(args.labelled) if args.labelled else None,
     )
+
+
+def _batches(
+    accelerator: Accelerator, args: argparse.Namespace, first_step: int, examples: Callable[[int], Dataset]
+) -> Iterator[dict]:
+    """This rank's part of the stream, from where the run stopped."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    total = args.max_train_steps * args.gradient_accumulation_steps * world
+    start = first_step * args.gradient_accumulation_steps * world + rank
     return iter(
         DataLoader(
-            examples,
+            examples(total),
             batch_size=None,
             sampler=range(start, total, world),
             num_workers=args.dataloader_num_workers,
@@ -153,14 +174,14 @@ def _to_device(batch: dict, device: torch.device) -> dict:
 
 
 def _save(accelerator: Accelerator, args: argparse.Namespace, model: Any, ema: EMAModel, step: int) -> None:
-    partial = args.output_dir / "checkpoint.partial"  # a crash while saving must not leave half a checkpoint behind
-    accelerator.save_state(str(partial))
+    unfinished = args.output_dir / "checkpoint.partial"  # a crash while saving must not leave half a checkpoint behind
+    accelerator.save_state(str(unfinished))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         folder = args.output_dir / f"checkpoint-{step}"
         if folder.exists():  # of a run that was resumed from an earlier one
             shutil.rmtree(folder)
-        partial.replace(folder)
+        unfinished.replace(folder)
         _save_ema(accelerator.unwrap_model(model), ema, args.output_dir)
         found = sorted(args.output_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
         for folder in found[: -args.checkpoints_total_limit]:
@@ -206,7 +227,7 @@ def _validate(
     model: Any,
     ema: EMAModel,
     loss_function: Loss,
-    examples: SimulatedExamples,
+    examples: Any,
     step: int,
     seconds: float,
 ) -> None:

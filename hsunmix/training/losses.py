@@ -100,12 +100,7 @@ def abundance_loss(
         coarse = encoder(batch["cube"], batch["coarse_endmembers"], batch["evidence"], batch["wavelengths"])
     conditions = (coarse.abundances, coarse.log_std, batch["refined_evidence"])
     target = 2 * batch["abundances"] - 1
-
-    def first_estimate(timestep: int) -> torch.Tensor:
-        clean, log_std = model(torch.zeros_like(target), timestep, *conditions, return_dict=False)
-        return 2 * consistent_maps((clean.float() + 1) / 2, log_std.float().exp() / 2, batch) - 1
-
-    sample, timestep = noised_sample(scheduler, target, on_policy_fraction, first_estimate)
+    sample, timestep = carried_sample(model, conditions, batch, target, scheduler, on_policy_fraction)
     clean, log_std = model(sample, timestep, *conditions, return_dict=False)
     error = clean.float() - target
     closed_form = batch["refined_evidence"][:, :, 0] - target
@@ -115,6 +110,35 @@ def abundance_loss(
         "coarse_rmse": (coarse.abundances.float() - batch["abundances"]).square().mean().sqrt(),
         "closed_form_rmse": closed_form.square().mean().sqrt() / 2,
     }
+
+
+def carried_sample(
+    model: torch.nn.Module,
+    conditions: tuple,
+    data: dict,
+    target: torch.Tensor,
+    scheduler: DDPMScheduler,
+    on_policy_fraction: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ResUNet2D is shown at a random noise level, its own first estimate pulled onto the data.
+
+    Args:
+        model: `ResUNet2D`.
+        conditions: its inputs after sample and timestep.
+        data: normal equations as `consistent_maps` takes them.
+        target: (N, R, H, W) clean sample; only its shape counts where `on_policy_fraction` is 1.
+        scheduler: of the training.
+        on_policy_fraction: share of batches that show the network what the sampler carries.
+
+    Returns:
+        `(sample, timestep)` as of `noised_sample`.
+    """
+
+    def first_estimate(timestep: int) -> torch.Tensor:
+        clean, log_std = model(torch.zeros_like(target), timestep, *conditions, return_dict=False)
+        return 2 * consistent_maps((clean.float() + 1) / 2, log_std.float().exp() / 2, data) - 1
+
+    return noised_sample(scheduler, target, on_policy_fraction, first_estimate)
 
 
 def consistent_maps(clean: torch.Tensor, std: torch.Tensor, data: dict, guidance_scale: float = 0.5) -> torch.Tensor:

@@ -1,0 +1,275 @@
+"""Adaptation of a pretrained pipeline to one unlabelled scene.
+
+Two losses for ResUNet2D, neither of which needs a reference. The pipeline unmixes the scene and says how far off each
+of its numbers may be; from samples of that posterior scenes of the same kind are mixed, noise is added, and the
+network learns to unmix these (Monte Carlo EM: Wei and Tanner, 1990; the pretrained network is the prior that it starts
+from). And half of the bands is predicted from the maps that the other half gives (SAM + MSE): noise that the network
+has not seen it can't fit (Batson and Royer, Noise2Self, 2019).
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch.utils.data import Dataset
+
+from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
+from ..physics import gather_evidence, scatter, unit_rows
+from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
+from ..pipelines.chain import CALIBRATION_EXTRACTED, CALIBRATION_GIVEN, EXTRACTED_SHARE
+from ..pipelines.processor import PreparedCube
+from .arguments import argument_parser
+from .crops import random_crop
+from .loop import train
+from .losses import Losses, abundance_loss, carried_sample, training_scheduler
+
+_NOISE_FACTOR = 1.25  # noise of the mixed scenes: that of the cube, times or divided by up to this
+_ANGLE_WEIGHT = 0.5
+_WORK = ".training"
+
+
+class SceneExamples(Dataset):
+    """Endless, reproducible stream of batches from one scene that has been unmixed.
+
+    Args:
+        cube: the scene as the pipeline prepared it.
+        output: of the pipeline for that scene alone, one chain, with uncertainty.
+        seed: of the stream.
+        length: number of batches.
+        size: rows and columns of a patch; smaller where the scene is.
+        batch_size: patches in a batch.
+    """
+
+    def __init__(
+        self,
+        cube: PreparedCube,
+        output: SemiBlindUnmixingOutput,
+        seed: int,
+        length: int,
+        size: int = 48,
+        batch_size: int = 2,
+    ) -> None:
+        scene = (output.scene or [])[0]
+        self.seed, self.length, self.batch_size = seed, length, batch_size
+        self.size = min(size, *cube.valid.shape)
+        self.wavelengths, self.noise_std = cube.wavelengths, cube.noise_std
+        self.coarse, self.endmembers = (scene.stages[0][k].endmembers.float().cpu() for k in (0, -1))
+        self.endmember_std = scene.stages[0][-1].std.float().cpu()
+        self.counted_std = (EXTRACTED_SHARE if scene.extracted else 1.0) * self.endmember_std
+        self.brightness = (scene.brightness_model.level, scene.brightness_model.precision)
+        self.valid = cube.valid
+        self.cube = scatter(cube.pixels, cube.valid)
+        fields: tuple[Any, ...] = (output.abundances, output.abundance_uncertainty, output.brightness)
+        filled = [scatter(torch.as_tensor(x[0])[cube.valid].float(), cube.valid) for x in fields]
+        self.abundances, self.shade = filled[0], filled[2][..., None]
+        self.std = filled[1] / (CALIBRATION_EXTRACTED if scene.extracted else CALIBRATION_GIVEN)[0]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor | None]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        num_endmembers, num_bands = self.endmembers.shape
+        order = torch.randperm(num_bands, generator=generator)
+        share = min(max(num_bands // 2, num_endmembers), num_bands - 1)
+        seen, hidden = order[:share].sort().values, order[share:].sort().values
+        rows = [self._mixed(generator) | self._split(generator, seen, hidden) for _ in range(self.batch_size)]
+        batch: dict[str, torch.Tensor | None] = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+        for key, bands in (("wavelengths", slice(None)), ("seen_wavelengths", seen)):
+            one = self.wavelengths
+            batch[key] = None if one is None else one[bands].expand(self.batch_size, -1).contiguous()
+        return batch
+
+    def _mixed(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """A scene mixed from a sample of the posterior, as `hsunmix.training.examples.make_example` gives it."""
+        maps, std, shade = random_crop([self.abundances, self.std, self.shade], self.size, generator)
+        maps = (maps + std * torch.randn(maps.shape, generator=generator)).clamp_min(0)
+        maps = maps / maps.sum(-1, keepdim=True).clamp_min(1e-6)
+        clean = shade * (maps @ sample_endmembers(self.endmembers, self.endmember_std, generator))
+        noise_std = self.noise_std * _NOISE_FACTOR ** (2 * float(torch.rand((), generator=generator)) - 1)
+        cube = clean + noise_std * torch.randn(clean.shape, generator=generator)
+        pixels, everywhere = cube.flatten(0, 1), torch.ones(maps.shape[:2], dtype=torch.bool)
+        start = gather_evidence(pixels, self.coarse, noise_std, *self.brightness)
+        refined = gather_evidence(pixels, self.endmembers, noise_std, *self.brightness, self.counted_std)
+        return {
+            "cube": cube.permute(2, 0, 1),
+            "coarse_endmembers": self.coarse,
+            "evidence": start.maps(everywhere),
+            "refined_evidence": refined.maps(everywhere),
+            "gram": refined.gram,
+            "rhs": refined.rhs,
+            "confidence": refined.confidence,
+            "brightness": refined.brightness,
+            "abundances": maps.permute(2, 0, 1),
+        }
+
+    def _split(self, generator: torch.Generator, seen: torch.Tensor, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A patch of the scene itself: the evidence of some bands, and the others in units of their noise."""
+        cube, valid = random_crop([self.cube, self.valid], self.size, generator)
+        pixels, everywhere = cube[..., seen].flatten(0, 1), torch.ones(valid.shape, dtype=torch.bool)
+        evidence = gather_evidence(
+            pixels, self.endmembers[:, seen], self.noise_std[seen], *self.brightness, self.counted_std[:, seen]
+        )
+        level, precision = self.brightness
+        return {
+            "seen_cube": cube[..., seen].permute(2, 0, 1),
+            "seen_endmembers": self.endmembers[:, seen],
+            "seen_evidence": evidence.maps(everywhere),
+            "seen_gram": evidence.gram,
+            "seen_rhs": evidence.rhs,
+            "seen_confidence": evidence.confidence,
+            "seen_brightness": evidence.brightness,
+            "hidden_cube": cube[..., hidden] / self.noise_std[hidden],
+            "hidden_endmembers": self.endmembers[:, hidden] / self.noise_std[hidden],
+            "level": torch.tensor(level if precision > 0 else torch.nan),
+            "valid": valid,
+        }
+
+
+def sample_endmembers(endmembers: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Endmembers (R, B) that may be the true ones: turned towards or away from each other by about their error.
+
+    Args:
+        endmembers: (R, B).
+        std: (R, B) standard deviations; 0 leaves an endmember as it is.
+        generator: source of all randomness.
+
+    Returns:
+        (R, B), non-negative, with the maxima of `endmembers`.
+    """
+    norm = endmembers.norm(dim=1, keepdim=True)
+    unit = endmembers / norm
+    mixing = torch.randn(len(unit), len(unit), generator=generator).fill_diagonal_(0)
+    direction = mixing @ unit
+    direction = unit_rows(direction - (direction * unit).sum(1, keepdim=True) * unit)
+    angle = std.norm(dim=1, keepdim=True) / norm * torch.randn(len(unit), 1, generator=generator)
+    turned = (unit + angle * direction).clamp_min(0)
+    return turned * endmembers.amax(1, keepdim=True) / turned.amax(1, keepdim=True).clamp_min(1e-9)
+
+
+def adaptation_loss(model: torch.nn.Module, batch: dict, encoder: HybridSTU, scheduler: DDPMScheduler) -> Losses:
+    """Error of the maps of scenes mixed from the posterior, and of hidden bands of the scene itself.
+
+    Args:
+        model: `ResUNet2D`.
+        batch: of `SceneExamples`.
+        encoder: makes the coarse maps; not trained.
+        scheduler: of the training.
+
+    Returns:
+        Scalars by name; `loss` is minimised.
+    """
+    mixed = abundance_loss(model, batch, encoder, scheduler, on_policy_fraction=1.0)
+    error, angle = hidden_bands_loss(model, batch, encoder, scheduler)
+    return mixed | {"loss": mixed["loss"] + error + _ANGLE_WEIGHT * angle, "hidden_mse": error, "hidden_sam": angle}
+
+
+def hidden_bands_loss(
+    model: torch.nn.Module, batch: dict, encoder: HybridSTU, scheduler: DDPMScheduler
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How well maps from some of the bands rebuild the others.
+
+    Args:
+        model: `ResUNet2D`.
+        batch: of `SceneExamples`.
+        encoder: makes the coarse maps; not trained.
+        scheduler: of the training.
+
+    Returns:
+        `(mse, angle)`: mean squared error in units of the noise variance, 1 where nothing but noise is left, with the
+        brightness of each pixel fitted where it is free; mean spectral angle in radians.
+    """
+    data = {key.removeprefix("seen_"): value for key, value in batch.items() if key.startswith("seen_")}
+    with torch.no_grad():
+        coarse = encoder(data["cube"], data["endmembers"], data["evidence"], data["wavelengths"])
+    conditions = (coarse.abundances, coarse.log_std, data["evidence"])
+    sample, timestep = carried_sample(model, conditions, data, coarse.abundances, scheduler, 1.0)
+    clean = model(sample, timestep, *conditions, return_dict=False)[0].float()
+    maps = ((clean + 1) / 2).clamp(0, 1)
+    maps = maps / maps.sum(1, keepdim=True).clamp_min(1e-6)
+    cube, valid = batch["hidden_cube"], batch["valid"]  # [N, H, W, K], [N, H, W]
+    rebuilt = torch.einsum("nrhw,nrk->nhwk", maps, batch["hidden_endmembers"])
+    fitted = (cube * rebuilt).sum(-1) / rebuilt.square().sum(-1).clamp_min(1e-9)
+    level = batch["level"][:, None, None]
+    brightness = torch.where(level.isnan(), fitted, level.nan_to_num())
+    error = (cube - brightness[..., None] * rebuilt).square().mean(-1)
+    # a pixel that no mixture explains must not rule the others
+    return error.clamp_max(50)[valid].mean(), spectral_angle_loss(rebuilt[valid], cube[valid])
+
+
+def adapt_to_scene(
+    pipe: SemiBlindUnmixingPipeline,
+    cube: Any,
+    folder: Path,
+    max_train_steps: int = 150,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+    resume: bool = False,
+    quiet: bool = False,
+    **call: Any,
+) -> bool:
+    """Fit the abundance network of a pipeline to one unlabelled scene, and save the pipeline.
+
+    A run that is interrupted leaves its state in the folder, from which `resume` goes on.
+
+    Args:
+        pipe: pretrained; its own weights stay as they are.
+        cube: one scene, as the pipeline takes it.
+        folder: for the adapted pipeline.
+        max_train_steps: optimiser steps.
+        learning_rate: its largest value; warmed up, then decayed to 0 (cosine).
+        seed: of everything random.
+        resume: go on from the last state in the folder, if there is one.
+        quiet: no progress bar.
+        **call: arguments of the pipeline that say what is known of the scene: `num_endmembers`, `endmembers`,
+            `fixed_endmembers`, `library`, `wavelengths`, `reflectance_scale`, `brightness`.
+
+    Returns:
+        Whether this is the main process, the one that has written.
+
+    Raises:
+        ValueError: for inputs that can't be unmixed; the message names the argument.
+    """
+    output: Any = pipe(cube, **call, output_uncertainty=True, generator=torch.Generator().manual_seed(seed))
+    prepared = pipe.processor.preprocess(cube, call.get("wavelengths"), call.get("reflectance_scale"))
+    if len(prepared) != 1:
+        raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
+    work = folder / _WORK
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    options = {
+        "output_dir": work,
+        "seed": seed,
+        "max_train_steps": max_train_steps,
+        "learning_rate": learning_rate,
+        "lr_warmup_steps": max(max_train_steps // 15, 1),
+        "checkpointing_steps": 50,
+        "checkpoints_total_limit": 1,
+        "validation_steps": max_train_steps,
+    }
+    args = argument_parser("").parse_args([str(x) for key, value in options.items() for x in (f"--{key}", value)])
+    args.resume_from_checkpoint, args.quiet = "latest" if resume else None, quiet
+    network = ResUNet2D.from_config(pipe.unet.config)
+    network.load_state_dict(pipe.unet.state_dict())
+    loss = partial(
+        adaptation_loss,
+        encoder=pipe.encoder.requires_grad_(False),
+        scheduler=training_scheduler(network.config.num_train_timesteps),
+    )
+    examples = partial(SceneExamples, prepared[0], output)
+    is_main = train(args, network, loss, partial(examples, seed + 1), examples(seed + 2, 8))
+    if is_main:
+        before = pipe.unet
+        try:
+            pipe.unet = ResUNet2D.from_pretrained(work)
+            pipe.unet.register_to_config(_name_or_path="")
+            pipe.save_pretrained(folder)
+        finally:
+            pipe.unet = before
+        shutil.rmtree(work)
+    return is_main

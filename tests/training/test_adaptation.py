@@ -1,0 +1,153 @@
+"""Adaptation to an unlabelled scene: what the network is shown, what its losses measure, what is left behind."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from hsunmix import SemiBlindUnmixingPipeline
+from hsunmix.cli.main import main
+from hsunmix.physics import spectral_angle
+from hsunmix.training.adaptation import (
+    SceneExamples,
+    adapt_to_scene,
+    adaptation_loss,
+    hidden_bands_loss,
+    sample_endmembers,
+)
+from hsunmix.training.losses import training_scheduler
+
+from ..pipelines.tiny import tiny_pipeline, tiny_scene
+
+
+def unmixed(pipe, cube, wavelengths, **known):
+    output = pipe(cube, wavelengths, **known, output_uncertainty=True, generator=torch.Generator().manual_seed(0))
+    return pipe.processor.preprocess(cube, wavelengths)[0], output
+
+
+def scene_examples(length=8, seed=0, **options):
+    cube, wavelengths, endmembers = tiny_scene(height=12, width=10)
+    known = options.pop("known", {"endmembers": endmembers})
+    return SceneExamples(*unmixed(tiny_pipeline(), cube, wavelengths, **known), seed, length, **options)
+
+
+def test_batches_are_reproducible_and_every_band_is_either_seen_or_hidden():
+    one, other = scene_examples()[3], scene_examples()[3]
+    for name, value in one.items():
+        assert torch.equal(value, other[name]) and (name == "level" or torch.isfinite(value.float()).all()), name
+    assert not torch.equal(one["cube"], scene_examples()[4]["cube"])
+    assert one["seen_cube"].shape[1] == one["hidden_cube"].shape[-1] == 12
+    torch.testing.assert_close(one["abundances"].sum(1), torch.ones(2, 10, 10))
+
+
+def test_pixels_without_data_are_filled_and_not_scored():
+    cube, wavelengths, endmembers = tiny_scene(height=12, width=12)
+    cube[:6] = np.nan
+    batch = SceneExamples(*unmixed(tiny_pipeline(), cube, wavelengths, endmembers=endmembers), 0, 4)[0]
+    assert all(torch.isfinite(value.float()).all() for name, value in batch.items() if name != "level")
+    assert batch["valid"].float().mean() == 0.5
+
+
+def test_exact_endmembers_are_not_varied():
+    endmembers = tiny_scene()[2]
+    examples = scene_examples(known={"fixed_endmembers": endmembers})
+    sampled = sample_endmembers(examples.endmembers, examples.endmember_std, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sampled, examples.endmembers)
+
+
+def test_sampled_endmembers_are_off_by_about_their_error():
+    endmembers = torch.rand(5, 60, generator=torch.Generator().manual_seed(0)) + 0.2
+    std = 0.02 * endmembers
+    angles, generator = [], torch.Generator().manual_seed(1)
+    for _ in range(400):
+        sampled = sample_endmembers(endmembers, std, generator)
+        torch.testing.assert_close(sampled.amax(1), endmembers.amax(1))
+        angles.append(spectral_angle(sampled, endmembers).square().mean())
+    assert torch.stack(angles).mean().sqrt() == pytest.approx(0.02, rel=0.1)
+
+
+class Oracle(torch.nn.Module):
+    """Says the same mixture everywhere."""
+
+    def __init__(self, mixture):
+        super().__init__()
+        self.mixture = torch.as_tensor(mixture)
+
+    def forward(self, sample, timestep, *conditions, return_dict=False):
+        clean = (2 * self.mixture - 1)[None, :, None, None].expand_as(sample).float()
+        return clean, torch.zeros_like(clean)
+
+
+def test_hidden_bands_are_explained_down_to_the_noise_by_the_true_mixture_only():
+    """The noise of the hidden bands is independent of the seen ones: their mean square is 1, and larger elsewhere."""
+    _, wavelengths, endmembers = tiny_scene()
+    truth, noise = np.array([0.5, 0.3, 0.2]), 0.005
+    rng = np.random.default_rng(0)
+    cube = (truth @ endmembers + noise * rng.standard_normal((24, 24, 24))).astype(np.float32)
+    pipe = tiny_pipeline()
+    prepared, output = unmixed(pipe, cube, wavelengths, fixed_endmembers=endmembers, brightness="fixed")
+    prepared.noise_std = torch.full((24,), noise)
+    batch = SceneExamples(prepared, output, 0, 1)[0]
+
+    def mse(mixture):
+        return hidden_bands_loss(Oracle(mixture), batch, pipe.encoder, training_scheduler(1000))[0].item()
+
+    assert mse(truth) == pytest.approx(1.0, abs=0.05)
+    assert mse(truth + [0.05, -0.05, 0]) > 1.2 * mse(truth)
+
+
+def test_adaptation_lowers_its_loss_and_leaves_only_a_pipeline(tmp_path):
+    cube, wavelengths, endmembers = tiny_scene(height=12, width=10)
+    pipe = tiny_pipeline()
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    held_out = scene_examples(seed=9)
+
+    def mean_loss(unet):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            losses = [adaptation_loss(unet, held_out[k], pipe.encoder, training_scheduler(1000)) for k in range(8)]
+        return sum(one["loss"].item() for one in losses) / 8
+
+    settings = {"max_train_steps": 40, "learning_rate": 2e-3, "quiet": True, "seed": 3}
+    start = mean_loss(pipe.unet)
+    adapt_to_scene(pipe, cube, tmp_path, **settings, wavelengths=wavelengths, endmembers=endmembers)
+    adapted = SemiBlindUnmixingPipeline.from_pretrained(tmp_path)
+    assert mean_loss(adapted.unet) < start
+    assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert str(tmp_path) not in (tmp_path / "unet" / "config.json").read_text()
+
+
+def test_adapting_takes_one_scene(tmp_path):
+    cube, wavelengths, endmembers = tiny_scene()
+    with pytest.raises(ValueError, match="`cube` holds 2 scenes"):
+        adapt_to_scene(tiny_pipeline(), [cube, cube], tmp_path, wavelengths=wavelengths, endmembers=endmembers)
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    """From a file to a pipeline that unmixes; an interrupted run is continued."""
+    cube, wavelengths, _ = tiny_scene(height=16, width=16)
+    np.savez(tmp_path / "scene.npz", cube=cube, wavelengths=wavelengths)
+    command = ["adapt", str(tmp_path / "scene.npz"), "-r", "3", "-o", str(tmp_path / "adapted"), "--train-steps", "2"]
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hsunmix.training.adaptation.shutil", SimpleNamespace(rmtree=lambda *a, **k: None))
+        patch.setattr(SemiBlindUnmixingPipeline, "save_pretrained", interrupt)
+        assert main([*command, "-q"]) == 130
+    assert (tmp_path / "adapted" / ".training" / "checkpoint-2").is_dir()
+    assert main([*command, "--resume"]) == 0
+    assert "holds the pipeline" in capsys.readouterr().out
+    assert not (tmp_path / "adapted" / ".training").exists()
+    out = ["-o", str(tmp_path / "out"), "-q"]
+    assert (
+        main(["unmix", str(tmp_path / "scene.npz"), "-r", "3", "--checkpoint", str(tmp_path / "adapted"), *out]) == 0
+    )
+    assert main([*command]) == 2
+    assert "already holds model_index.json" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--train-steps", "0"]) == 2
+    assert "--train-steps must be 1 or more" in capsys.readouterr().err
