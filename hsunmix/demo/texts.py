@@ -5,7 +5,10 @@ from __future__ import annotations
 from .session import Limits
 
 BEGIN = "Nothing is needed but a scene. If you have none, take an example."
-FILES = "ENVI (the `.hdr` and its data file, both at once), `.mat`, `.npy` or `.npz`"
+FILES = (
+    "One file: GeoTIFF (`.tif`), EMIT L2A (`.nc`), PRISMA L2D (`.he5`), `.mat`, `.npy` or `.npz`. Or two at once: ENVI "
+    "(the `.hdr` and its data file) or EnMAP L2A (`...SPECTRAL_IMAGE.TIF` and `...METADATA.XML`)."
+)
 LIBRARY = "A spectral library, to name the materials: ENVI (`.sli` and `.hdr`), `.csv` or `.npz`"
 COUNT = "How many different materials do you expect? If you don't know, leave it."
 STEPS = "0 = a quick first estimate; more than 2 seldom helps."
@@ -17,8 +20,9 @@ CLICK = (
 )
 BUG = "This is an error of the program, not of your file; it has been written down. You can go on."
 DOWNLOADS = (
-    "Maps keep their place on the ground where your file has one. **ENVI**: maps, spectra, numbers (`.npz`), pictures "
-    "and the report. **GeoTIFF**: maps for QGIS and other GIS. **Report**: one page to read or send."
+    "Maps keep their place on the ground where your file has one (of EMIT they stay on the grid of the sensor). "
+    "**ENVI**: maps, spectra, numbers (`.npz`), pictures and the report. **GeoTIFF**: maps for QGIS and other GIS. "
+    "**Report**: one page to read or send."
 )
 DOWNLOAD_LABELS = {"envi": "ENVI and pictures (.zip)", "geotiff": "GeoTIFF maps (.zip)", "report": "Report (.html)"}
 
@@ -34,7 +38,8 @@ spectra of the materials and the share of each in every pixel, and says how sure
 
 Your files are used for nothing else, nobody else sees them, and they are removed when you close the page or
 after {limits.minutes:g} minutes without a click. Scenes may have {limits.pixels} pixels
-(such as {round(limits.pixels**0.5)} x {round(limits.pixels**0.5)}), files {limits.upload / 2**20:.0f} MiB.
+(such as {round(limits.pixels**0.5)} x {round(limits.pixels**0.5)}) and {limits.values / 1e6:.0f} million numbers, files
+{limits.upload / 2**20:.0f} MiB: cut a part out of a whole satellite scene.
 """
 
 
