@@ -110,7 +110,10 @@ def download(page, kind):
 def test_samson_as_envi(visit, tmp_path):
     page = visit()
     send(page, SAMSON, SAMSON.with_suffix(".img"))
-    assert "samson.hdr: 95 x 95 pixels, 156 bands" in status(page, "samson.hdr")
+    status(page, "samson.hdr is ready")
+    taken = page.locator("#hs-taken").inner_text()
+    for part in ("samson.hdr", "95 x 95 pixels", "156 (401 to 899 nm)", "divided by 10000 (as the file says)"):
+        assert part in taken
     assert page.locator("#hs-pixel .hs-mixture").count() == 0
     assert "3 materials" in run(page)
     assert page.locator("#hs-maps figure img").count() == 3
@@ -137,11 +140,13 @@ def test_a_bad_file_and_then_samson_as_matlab(visit, tmp_path):
     page = visit(viewport={"width": 390, "height": 844})
     send(page, tmp_path / "broken.mat")
     assert "broken.mat: not a readable MATLAB file" in status(page, "That did not work")
+    assert not page.locator("#hs-taken").is_visible()
     assert page.locator("#hs-status [role=alert]").count() == 1 and not page.locator("#hs-run").is_enabled()
     send(page, SAMSON)
     assert "only the header" in status(page, "samson.hdr is")
     send(page, tmp_path / "samson_1.mat")
-    assert "samson_1.mat: 95 x 95 pixels" in status(page, "samson_1.mat")
+    status(page, "samson_1.mat is ready")
+    assert "wavelengths not known" in page.locator("#hs-taken").inner_text()
     run(page)
     assert sum(shares(click_pixel(page, 3, 90)).values()) == pytest.approx(100, abs=2)
     page.locator(".hs-scene").press("ArrowDown")

@@ -11,6 +11,7 @@ from hsunmix.data import optional, read_cube, read_library, write_cube, write_li
 from hsunmix.demo.session import Limits, Session
 from hsunmix.demo.unmixing import Unmixer
 from hsunmix.demo.uploads import display_name, receive_library, receive_scene
+from hsunmix.demo.views import taken_html
 
 from ..data import products
 
@@ -194,11 +195,15 @@ def test_libraries(tmp_path, received, folder):
 
 def test_integers_are_taken_as_scaled_reflectance_and_the_visitor_is_told(tmp_path, received):
     np.save(tmp_path / "scene.npy", (CUBE * 10_000).astype(np.int16))
-    scene = Unmixer(None, "base", Limits()).open_files(
-        Session(tmp_path / "sessions"), send(received, tmp_path / "scene.npy"), received, None
-    )
-    assert "reflectance times 10000" in scene.note
+    scene = opened(tmp_path, [tmp_path / "scene.npy"], received)
+    assert "divided by 10000 (guessed)" in taken_html(scene) and scene.other_scale == 10_000
     np.testing.assert_allclose(scene.cube.data, CUBE, atol=1e-4)
+
+
+def test_a_scale_that_nobody_can_guess_is_asked_for(tmp_path, received):
+    np.save(tmp_path / "scene.npy", CUBE * 1e6)
+    with pytest.raises(ValueError, match="More choices.*“Number that stands for reflectance 1”"):
+        opened(tmp_path, [tmp_path / "scene.npy"], received)
 
 
 def as_product(kind, folder):
