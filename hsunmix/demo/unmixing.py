@@ -231,7 +231,7 @@ def command_line(path: Path, chosen: Mapping[str, Any]) -> tuple[list[str], dict
 
 def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any]) -> Result:
     """What the page shows and offers of the pipeline's output."""
-    from hsunmix.cli.common import distinct, first
+    from hsunmix.cli.common import first
     from hsunmix.cli.results import SPECTRA, scene_maps, summarize
 
     lower, upper = (bound[0] for bound in output.abundance_interval(0.9))
@@ -243,8 +243,7 @@ def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any])
     names = [f"material {index + 1}" for index in range(len(spectra["endmembers"]))]
     for index, matches in enumerate(nearest or []):
         if matches[0][1] <= SIMILAR:
-            names[index] = f"like {matches[0][0]}"  # nearest in the library is not the same as identified
-    names = distinct(names)
+            names[index] += f" (like {matches[0][0]})"  # nearest in the library is not the same as identified
     command, settings = command_line(scene.cube.path or Path("scene"), chosen)
     result = Result(
         scene, maps, lower, upper, spectra, names, nearest, session.library_name if nearest else "", library_note,

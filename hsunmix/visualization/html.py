@@ -41,7 +41,8 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; width: 15rem; } .number { text-align: right; white-space: nowrap; width: 1%; }
-table.materials th { width: auto; } table.materials td { vertical-align: middle; }
+table.materials th { width: auto; vertical-align: bottom; } th.number { white-space: normal; }
+table.materials td { vertical-align: middle; overflow-wrap: break-word; }
 @media (max-width: 600px) { th { width: 8.5rem; } }
 td, td code, pre { overflow-wrap: anywhere; white-space: pre-wrap; }
 pre { padding: .8rem 1rem; border: 1px solid var(--line); border-radius: 4px; font-size: .88rem; }

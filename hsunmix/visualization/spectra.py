@@ -13,6 +13,7 @@ __all__ = ["plot_endmembers", "plot_pixel"]
 
 _NARROW = 5.5  # inches
 _SPIKE = 3  # bands, at most: gas lines and joins of detectors, where the correction for the atmosphere fails
+_REACH = 0.3  # of the height of the rest, so far may a spike stand out
 _LEAST_MOVED = 0.01  # of the height of the axes: about the width of a line
 _TWO_SIDED_90 = 1.6449  # standard deviations of a normal distribution around its 90 % interval
 
@@ -71,7 +72,7 @@ def plot_endmembers(
 def _moved(refined: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     """(R,) bool: which of the refined spectra (R, B) a reader can tell from the coarse ones."""
     low, high = _limits(refined)
-    return np.nanmax(np.abs(refined - coarse), axis=1, initial=0.0) > _LEAST_MOVED * (high - min(low, 0.0))
+    return np.nanmax(np.abs(refined - coarse), axis=1, initial=0.0) > _LEAST_MOVED * (high - low)
 
 
 def plot_pixel(
@@ -104,8 +105,8 @@ def plot_pixel(
     if model is not None:
         axes.plot(axis, lines["mixture"][0], color=PALETTE[1], lw=1.3, ls=(0, (4, 2)), label="mixture found")
     _frame(axes, label)
-    clipped = _limit(axes, np.concatenate(list(lines.values())))
-    _mark_clipped(axes, axis, lines["measured"][0], INK)
+    _limit(axes, np.concatenate(list(lines.values())))
+    clipped = _mark_clipped(axes, axis, np.fmax.reduce(np.concatenate(list(lines.values()))), INK)
     if model is not None or clipped:
         axes.legend(handles=axes.get_legend_handles_labels()[0] + _clipped_handle(clipped), fontsize=9, frameon=False)
     axes.set_ylabel("reflectance", fontsize=9, color=INK)
@@ -140,52 +141,52 @@ def _broken(rows: np.ndarray, breaks: np.ndarray) -> np.ndarray:
 
 
 def _limits(rows: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest value of rows (L, B) but for spikes, which a running median removes."""
+    """Between what values rows (L, B) are drawn: all that a running median has, and how far it and the noise reach."""
     size = 2 * _SPIKE + 1
-    low, high = np.inf, -np.inf
+    low, high, noise = np.inf, -np.inf, 0.0
     for row in rows:
         values = row[np.isfinite(row)]
         if len(values) >= 2 * size:
-            padded = np.pad(values, _SPIKE, mode="reflect")
-            values = np.median(np.lib.stride_tricks.sliding_window_view(padded, size), axis=1)
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, _SPIKE, mode="reflect"), size)
+            smooth = np.median(windows, axis=1)
+            noise = max(noise, 1.4826 * float(np.median(np.abs(values - smooth))))  # a standard deviation
+            values = smooth
         if len(values):
             low, high = min(low, float(values.min())), max(high, float(values.max()))
-    return (low, high) if low <= high else (0.0, 1.0)
+    if low > high:
+        return 0.0, 1.0
+    reach = max(_REACH * (high - min(low, 0.0)), 5 * noise)
+    return low - reach, high + reach
 
 
-def _limit(axes: Any, rows: np.ndarray) -> bool:
-    """Set the limits for rows (L, B) so that spikes don't flatten the rest; whether any is cut off.
-
-    Only far and few values are cut: where noise goes beyond everywhere, it is shown.
-    """
+def _limit(axes: Any, rows: np.ndarray) -> None:
+    """Set the limits for rows (L, B) so that spikes don't flatten the rest."""
     low, high = _limits(rows)
-    reach = 0.2 * (high - min(low, 0.0))
-    with np.errstate(invalid="ignore"):
-        beyond = (rows > high + reach) | (rows < low - reach)
-    clipped = bool(beyond.any()) and beyond.sum() <= 0.03 * np.isfinite(rows).sum()
-    if clipped:
-        finite = rows[np.isfinite(rows) & ~beyond]
-        margin = 0.05 * (finite.max() - finite.min())
-        axes.set_ylim(finite.min() - margin, finite.max() + margin)
+    values = rows[np.isfinite(rows)]
+    if ((values < low) | (values > high)).any():
+        kept = np.clip(values, low, high)
+        axes.set_ylim(kept.min(), kept.max())
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    return clipped
 
 
-def _mark_clipped(axes: Any, axis: np.ndarray, row: np.ndarray, color: str) -> None:
-    """Triangles at the edge where a line leaves the axes."""
+def _mark_clipped(axes: Any, axis: np.ndarray, row: np.ndarray, color: str) -> bool:
+    """Triangles at the edge where a line (B,) leaves the axes; whether there are any."""
     low, high = axes.get_ylim()
-    for beyond, marker, height in ((row > high, "^", 1.0), (row < low, "v", 0.0)):
+    with np.errstate(invalid="ignore"):
+        edges = ((row > high, "^", 1.0), (row < low, "v", 0.0))
+    for beyond, marker, height in edges:
+        style: dict[str, Any] = {"marker": marker, "ls": "", "color": color, "ms": 5, "clip_on": False, "zorder": 4}
         if beyond.any():
-            places = (axis[beyond], np.full(beyond.sum(), height))
             axes.plot(
-                *places, marker, color=color, ms=5, clip_on=False, transform=axes.get_xaxis_transform(), zorder=4
+                axis[beyond], np.full(beyond.sum(), height), transform=axes.get_xaxis_transform(), label="_", **style
             )
+    return any(bool(beyond.any()) for beyond, _, _ in edges)
 
 
 def _clipped_handle(clipped: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    return [Line2D([], [], color=FAINT, marker="^", ms=5, ls="", label="goes on")] if clipped else []
+    return [Line2D([], [], color=FAINT, marker="^", ms=5, ls="", label="goes on beyond")] if clipped else []
 
 
 def _one_axes(
@@ -215,10 +216,10 @@ def _limit_all(panels: Sequence[Any], axis: np.ndarray, lines: dict[str, np.ndar
     if "uncertainty" in lines:
         half = _TWO_SIDED_90 * lines["uncertainty"]
         rows += [lines["refined"] - half, lines["refined"] + half]
-    clipped = _limit(panels[0], np.concatenate(rows))
-    for index, axes in enumerate(panels):
-        _mark_clipped(axes, axis, lines["refined"][index], PALETTE[index % len(PALETTE)])
-    return clipped
+    _limit(panels[0], np.concatenate(rows))
+    colors = [PALETTE[index % len(PALETTE)] for index in range(len(panels))]
+    marked = [_mark_clipped(*each) for each in zip(panels, [axis] * len(panels), lines["refined"], colors)]
+    return any(marked)
 
 
 def _quantity(spectra: np.ndarray) -> str:

@@ -153,7 +153,7 @@ def test_spikes_do_not_flatten_the_spectra_and_are_marked(reference):
     assert sorted(line.get_marker() for line in marked) == ["^", "v"]
     assert {round(float(line.get_xdata()[0])) for line in marked} == {803, 1308}
     axes = plot_pixel(spectra[0], np.linspace(400, 1600, 120)).axes[0]
-    assert axes.get_ylim()[1] < 0.5 and axes.get_legend().get_texts()[-1].get_text() == "goes on"
+    assert axes.get_ylim()[1] < 0.5 and axes.get_legend().get_texts()[-1].get_text() == "goes on beyond"
 
 
 def test_noise_and_broad_peaks_are_shown_whole():
