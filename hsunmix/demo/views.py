@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shlex
 from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -261,8 +260,10 @@ def _others(result: Result) -> int:
 
 def command_html(result: Result) -> str:
     """What gives the same result without the page."""
-    command = shlex.join(["hsunmix", *result.command])
-    return f'<p class="hs-note">The same on the command line:</p><pre class="hs-command">{escape(command)}</pre>'
+    from hsunmix.visualization.html import command_text
+
+    command = command_text(result.command)
+    return f'<p class="hs-note">The same on the command line:</p><pre class="hs-command">{command}</pre>'
 
 
 def trust_html(result: Result) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import atomic_path
 
-__all__ = ["UNCERTAINTY", "library_names", "materials_table", "trust_table", "write_report"]
+__all__ = ["UNCERTAINTY", "command_text", "library_names", "materials_table", "trust_table", "write_report"]
 
 _PICTURES = (
     ("composite.png", "The scene"),
@@ -41,9 +41,9 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; width: 15rem; } .number { text-align: right; white-space: nowrap; width: 1%; }
-table.materials th { width: auto; vertical-align: bottom; } th.number { white-space: normal; }
+table.materials th { width: auto; vertical-align: bottom; }
 table.materials td { vertical-align: middle; overflow-wrap: break-word; }
-@media (max-width: 600px) { th { width: 8.5rem; } }
+@media (max-width: 600px) { th { width: 8.5rem; } th.number { white-space: normal; } }
 td, td code, pre { overflow-wrap: anywhere; white-space: pre-wrap; }
 pre { padding: .8rem 1rem; border: 1px solid var(--line); border-radius: 4px; font-size: .88rem; }
 .bar { background: var(--bar); height: .7rem; border-radius: 2px; min-width: 1px; }
@@ -88,7 +88,7 @@ def write_report(
 <h2>What was read</h2>{_table(_file(cube))}
 <h2>What was left out</h2>{_table(_left_out(cube, summary["quality"]))}
 <h2>How to make it again</h2>
-<pre>{_text(shlex.join(["hsunmix", *_lasting(arguments)]))}</pre>
+<pre>{command_text(_lasting(arguments))}</pre>
 <h2>Settings</h2>{_table(settings, code=True)}
 <h2>Software</h2>{_table(versions, code=True)}
 </body></html>
@@ -116,6 +116,16 @@ def _picture(path: Path, caption: str) -> str:
     return (
         f'<h2>{_text(caption)}</h2><div class="wide"><img style="{size}" src="{source}" alt="{_text(caption)}"></div>'
     )
+
+
+def command_text(arguments: Sequence[str]) -> str:
+    """A command line as HTML that doesn't break within the hyphens of an option.
+
+    Args:
+        arguments: of `hsunmix`.
+    """
+    words = [_text(shlex.quote(word)) for word in ("hsunmix", *arguments)]
+    return " ".join(f'<span style="white-space:nowrap">{w}</span>' if w.startswith("--") else w for w in words)
 
 
 def _about_names(settings: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync".split()
 )
+PANELS = {"Maps": "maps", "Spectra": "spectra", "Quality": "trust"}
 WAIT = 120_000  # ms: a run takes 5 s alone, more on a machine that is busy
 
 needs_samson = pytest.mark.skipif(not SAMSON.is_file(), reason="shared data not there")
@@ -154,6 +155,8 @@ def test_a_bad_file_and_then_samson_as_matlab(visit, tmp_path):
     page.locator("#hs-pixel", has_text="Pixel in row 5, column 91").wait_for()
     for name in ("Spectra", "Quality", "Maps"):  # none of them hides in a menu on a telephone
         page.get_by_role("tab", name=name).click()
+        page.locator(f"#hs-{PANELS[name]}").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     content, name = download(page, "geotiff")
     assert name == "hsunmix_geotiff.zip" and "abundances.tif" in zipfile.ZipFile(io.BytesIO(content)).namelist()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
