@@ -57,7 +57,7 @@ def _open(path: Path) -> Any:
     try:
         with warnings.catch_warnings():  # https://rasterio.readthedocs.io/en/stable/api/rasterio.errors.html
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            image = rasterio.open(path)
+            image = rasterio.open(path, driver="GTiff")  # never another kind of file, which may name others
     except rasterio.errors.RasterioIOError as error:
         raise ValueError(f"{path}: not a readable GeoTIFF ({error}); it may be damaged or truncated") from error
     if any(np.dtype(kind).kind not in "fiu" for kind in image.dtypes):

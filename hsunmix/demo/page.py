@@ -14,7 +14,19 @@ from . import texts
 from .pixel import pixel_panel
 from .session import Result, Scene, Session, SessionEnded, Sessions
 from .unmixing import EXAMPLES, Unmixer
-from .views import COLOURS, error_html, layers, maps_html, scene_html, spectra_html, status_html, trust_html
+from .views import (
+    COLOURS,
+    command_html,
+    error_html,
+    layers,
+    library_html,
+    maps_html,
+    scene_html,
+    spectra_html,
+    status_html,
+    taken_html,
+    trust_html,
+)
 
 __all__ = ["Page"]
 
@@ -60,6 +72,7 @@ class Page:
             gr.Markdown("### 1. Choose a scene")
             gr.Markdown(texts.FILES)
             self.files = gr.File(file_count="multiple", label="Your scene", height=150, elem_id="hs-files")
+            self.taken = gr.HTML(visible=False, elem_id="hs-taken")
             gr.Markdown("or take an example:")
             with gr.Row():
                 self.examples = {name: gr.Button(name, size="sm", min_width=120) for name in EXAMPLES}
@@ -77,9 +90,12 @@ class Page:
             with gr.Accordion("More choices", open=False):
                 self.steps = gr.Slider(0, MOST_STEPS, 2, step=1, label="Refinement steps", info=texts.STEPS)
                 self.ensemble = gr.Slider(1, MOST_RUNS, 1, step=1, label="Runs to average", info=texts.RUNS)
-                self.scale = gr.Number(value=None, label="Number that stands for reflectance 1", info=texts.SCALE)
+                self.scale = gr.Textbox(
+                    label=texts.SCALE_LABEL, info=texts.SCALE, placeholder=texts.SCALE_EMPTY, elem_id="hs-scale"
+                )
                 gr.Markdown(texts.LIBRARY)
-                self.library = gr.File(file_count="multiple", label="Your library", height=120, elem_id="hs-library")
+                self.library = gr.File(file_count="multiple", label="Your library", height=150, elem_id="hs-library")
+                self.library_taken = gr.HTML(visible=False, elem_id="hs-library-taken")
             self.run = gr.Button("Unmix", variant="primary", interactive=False, elem_id="hs-run")
 
     def _add_results(self) -> None:
@@ -98,10 +114,12 @@ class Page:
             self.downloads = {
                 kind: gr.DownloadButton(label, elem_id=f"hs-{kind}", min_width=200) for kind, label in labels
             }
+        self.command = gr.HTML(elem_id="hs-command")
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        shown = [self.files, self.status, self.look, self.layer, self.scene, self.pixel, self.run, self.results]
-        results = [self.maps, self.spectra, self.trust, *self.downloads.values()]
+        shown = [self.files, self.taken, self.status, self.look, self.layer, self.scene, self.pixel, self.run]
+        shown.append(self.results)
+        results = [self.maps, self.spectra, self.trust, self.command, *self.downloads.values()]
         quiet: dict[str, Any] = {
             "api_visibility": "private",
             "show_progress": "minimal",
@@ -110,10 +128,11 @@ class Page:
         self.files.upload(self.on_files, [self.files, self.scale], shown, **quiet)
         for name, button in self.examples.items():
             button.click(self._on_example(name), None, shown, **quiet)
-        self.library.upload(self.on_library, self.library, [self.library, self.status], **quiet)
-        outputs = [self.status, self.layer, self.scene, self.pixel, self.results, *results]
+        library = [self.library, self.library_taken, self.status]
+        self.library.upload(self.on_library, self.library, library, **quiet)
+        outputs = [self.taken, self.status, self.layer, self.scene, self.pixel, self.results, *results]
         self.run.click(
-            self.on_run, [self.count, self.steps, self.ensemble], outputs, api_visibility="private",
+            self.on_run, [self.count, self.steps, self.ensemble, self.scale], outputs, api_visibility="private",
             show_progress="full", show_progress_on=self.status, concurrency_limit=1,
         )  # fmt: skip
         self.scene.click(self.on_pixel, None, [self.pixel, self.status], **(quiet | {"show_progress_on": self.pixel}))
@@ -122,15 +141,15 @@ class Page:
 
     # What the buttons do. Each gives the components that change and their new values.
 
-    def on_files(self, files: list[str] | None, scale: float | None, request: gr.Request) -> dict[Any, Any]:
+    def on_files(self, files: list[str] | None, scale: str | None, request: gr.Request) -> dict[Any, Any]:
         """Files were dropped: make them the scene."""
 
         def work() -> dict[Any, Any]:
             session = self.sessions.get(_key(request))
-            number = float(scale) if scale else None
+            number = texts.scale_number(scale)
             return self._show(self.unmixer.open_files(session, files or [], self.sessions.root, number))
 
-        return _safely(work, self.status) | {self.files: None}
+        return {self.files: gr.File(None)} | _safely(work, self.status)
 
     def _on_example(self, name: str) -> Callable[..., dict[Any, Any]]:
         def on_example(request: gr.Request) -> dict[Any, Any]:
@@ -148,7 +167,8 @@ class Page:
             self.unmixer.open_library(session, files or [], self.sessions.root)
             assert session.library is not None
             text = f"Library {session.library_name}: {len(session.library)} spectra. Press “Unmix” to use it."
-            return {self.status: status_html(text)}
+            taken = library_html(session.library_name, len(session.library))
+            return {self.status: status_html(text), self.library_taken: gr.HTML(taken, visible=True)}
 
         return _safely(work, self.status) | {self.library: None}
 
@@ -157,6 +177,7 @@ class Page:
         count: int,
         steps: int,
         ensemble: int,
+        scale: str | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict[Any, Any]:
@@ -169,7 +190,12 @@ class Page:
             runs = _bounded(ensemble, 1, MOST_RUNS, "Runs to average")
             start = time.perf_counter()
             result = self.unmixer.unmix(
-                session, wanted, number, runs, lambda done, text: progress(done, desc=f"{text[0].upper()}{text[1:]}")
+                session,
+                wanted,
+                number,
+                runs,
+                lambda done, text: progress(done, desc=f"{text[0].upper()}{text[1:]}"),
+                texts.scale_number(scale),
             )
             return self._show_result(result, time.perf_counter() - start)
 
@@ -212,11 +238,10 @@ class Page:
         return session
 
     def _show(self, scene: Scene) -> dict[Any, Any]:
-        height, width, bands = scene.cube.shape
-        used = int(scene.cube.band_mask.sum())
-        left_out = "" if used == bands else f" ({bands - used} of them left out: water vapour or marked as bad)"
-        text = f"{scene.name}: {height} x {width} pixels, {bands} bands{left_out}. {scene.note} Press “Unmix”."
+        text = f"{scene.name} is ready. {scene.note} Press “Unmix”."
         return {
+            self.files: gr.File(None, label="Another scene"),
+            self.taken: gr.HTML(taken_html(scene), visible=True),
             self.status: status_html(" ".join(text.split())),
             self.look: gr.Row(visible=True),
             self.layer: gr.Dropdown([COLOURS], value=COLOURS),
@@ -230,9 +255,10 @@ class Page:
         shares = ", ".join(
             f"{entry['name']} {100 * entry['mean_abundance']:.0f} %" for entry in result.summary["endmembers"]
         )
-        text = f"{len(result.names)} materials in {seconds:.0f} s. On average a pixel holds {shares}."
+        text = f"{len(result.names)} materials in {seconds:.0f} s. On average a pixel holds: {shares}."
         files = {self.downloads[kind]: str(path) for kind, path in result.files.items()}
         return files | {
+            self.taken: taken_html(result.scene),
             self.status: status_html(text),
             self.layer: gr.Dropdown(layers(result), value=COLOURS),
             self.scene: scene_html(result.scene, result),
@@ -241,6 +267,7 @@ class Page:
             self.maps: maps_html(result),
             self.spectra: spectra_html(result),
             self.trust: trust_html(result),
+            self.command: command_html(result),
         }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .session import Result, Scene
+from .texts import LIKE, LIKELY
 from .views import figure_html
 
 __all__ = ["mixture", "pixel_panel"]
@@ -62,7 +63,8 @@ def pixel_panel(scene: Scene, result: Result | None, row: int, column: int) -> s
     picture = figure_html(
         _figure(measured, scene, model), f"Spectrum of the pixel in row {row + 1}, column {column + 1}"
     )
-    note = "The share of the light that the pixel reflects (0 to 1), at each wavelength."
+    over = "band (the file doesn't say their wavelengths)" if scene.cube.wavelengths is None else "wavelength"
+    note = f"The share of the light that the pixel reflects (0 to 1), at each {over}."
     if model is None or result is None:
         return f"{head}{picture}<p class='hs-note'>{note} Its mixture is shown after <b>Unmix</b>.</p>"
     return f"{head}{_bars(result, row, column)}{_facts(result, row, column)}{picture}<p class='hs-note'>{note}</p>"
@@ -104,7 +106,7 @@ def _facts(result: Result, row: int, column: int) -> str:
     quality = int(result.maps.quality[row, column])
     warning = f'<p class="hs-warning">{_QUALITY[quality]}</p>' if quality in _QUALITY else ""
     return (
-        "<p class='hs-note'>The true share lies in the likely range (the thin line) in about 9 of 10 cases. "
-        f"Brightness {result.maps.brightness[row, column]:.2f} (1 = ordinary in this scene); not explained: "
-        f"{result.maps.residual[row, column]:.4f} (reflectance, root mean square over the bands).</p>{warning}"
+        f"<p class='hs-note'>{LIKELY}{f' {LIKE}' if result.nearest else ''}</p><p class='hs-note'>Brightness "
+        f"{result.maps.brightness[row, column]:.2f} (1 = ordinary in this scene). Not explained: "
+        f"{result.maps.residual[row, column]:.4f} of reflectance (root mean square over the bands).</p>{warning}"
     )

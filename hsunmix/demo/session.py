@@ -55,13 +55,24 @@ class Scene:
         name: of the file, for titles.
         cube: in memory, in reflectance.
         truth: of a simulated scene, as `hsunmix.cli.demo.scene_arrays` has it; else None.
-        note: what was assumed about the file.
+        note: for the visitor.
+        file_scale: what the file says that its numbers are to be divided by.
+        given_scale: what the visitor said instead, or None.
     """
 
     name: str
     cube: Cube
     truth: dict[str, Any] | None = None
     note: str = ""
+    file_scale: float = 1.0
+    given_scale: float | None = None
+
+    @property
+    def other_scale(self) -> float | None:
+        """What the numbers were divided by instead, given or guessed; None = as the file says."""
+        if self.given_scale is not None:
+            return self.given_scale
+        return None if self.cube.scale == self.file_scale else self.cube.scale
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,9 @@ class Result:
         spectra: `endmembers` (R, B), `coarse_endmembers`, `endmember_uncertainty`, `noise` (B,).
         names: R names.
         nearest: R lists of library spectra and angles in radians; None without a library.
+        library_name: of the file that `nearest` is from.
         library_note: why the library could not be used.
+        command: arguments of `hsunmix` that give the same result.
         summary: numbers, as in `summary.json`.
         scores: of a simulated scene against its truth; None where there is none, or too few materials were found.
         files: to download: "envi", "geotiff" and "report".
@@ -89,7 +102,9 @@ class Result:
     spectra: dict[str, Any]
     names: list[str]
     nearest: list[list[tuple[str, float]]] | None
+    library_name: str
     library_note: str
+    command: list[str]
     summary: dict[str, Any]
     scores: dict[str, Any] | None
     files: dict[str, Path]

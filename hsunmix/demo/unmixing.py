@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import texts
 from .session import Limits, Result, Scene, Session, SessionEnded
 from .uploads import check_shape, plain_errors, receive_library, receive_scene
 
@@ -16,12 +18,14 @@ if TYPE_CHECKING:
     from hsunmix.cli.results import SceneMaps
     from hsunmix.data import Cube
 
-__all__ = ["EXAMPLES", "Unmixer"]
+__all__ = ["EXAMPLES", "Unmixer", "command_line"]
 
 # Simulated, so that nothing has to be fetched and the truth is known: materials, rows and columns, SNR in dB, seed.
 EXAMPLES = {"4 materials, little noise": (4, 64, 30.0, 0), "3 materials, much noise": (3, 64, 15.0, 2)}
 SEED = 0
+BANDS = "water"  # left out, as by `hsunmix unmix`
 NEAREST = 3  # names of a library for each material
+SIMILAR = math.radians(10.0)  # spectra that are farther apart are different materials
 
 Progress = Callable[[float, str], None]
 
@@ -59,8 +63,7 @@ class Unmixer:
         with session.working(), plain_errors(session.folder):
             folder = session.new_folder("scene")
             with plain_errors(folder):
-                path = receive_scene(paths, received, folder, self.limits)
-                scene = _read_scene(path, scale, self.limits)
+                scene = _read_scene(receive_scene(paths, received, folder, self.limits), scale, self.limits)
             shutil.rmtree(folder, ignore_errors=True)  # it is in memory
             session.scene, session.result = scene, None
             return scene
@@ -97,7 +100,13 @@ class Unmixer:
             shutil.rmtree(folder, ignore_errors=True)
 
     def unmix(
-        self, session: Session, num_endmembers: int | None, steps: int, ensemble: int, progress: Progress
+        self,
+        session: Session,
+        num_endmembers: int | None,
+        steps: int,
+        ensemble: int,
+        progress: Progress,
+        scale: float | None = None,
     ) -> Result:
         """Unmix the visitor's scene.
 
@@ -107,6 +116,7 @@ class Unmixer:
             steps: of denoising.
             ensemble: runs that are averaged.
             progress: is told the share that is done, and what is being done.
+            scale: number that stands for reflectance 1; None = as the file says, else guessed.
 
         Returns:
             The result.
@@ -118,17 +128,20 @@ class Unmixer:
         scene = session.scene
         if scene is None:
             raise ValueError("There is no scene yet: give a file, or take an example.")
+        if scene.truth is None and scale != scene.given_scale:  # it was said after the file was given
+            scene = _in_reflectance(scene.name, scene.cube, scene.file_scale, scale)
+            session.scene, session.result = scene, None
         with self._lock, session.working():
             output = self._run(session, scene, num_endmembers, steps, ensemble, progress)
-            progress(0.85, "writing the files to download")
-            settings: dict[str, Any] = {
+            progress(0.75, "writing the files to download")
+            chosen: dict[str, Any] = {
                 "num_endmembers": num_endmembers,
                 "steps": steps,
                 "ensemble": ensemble,
-                "uncertainty": True,
+                "seed": SEED,
             }
-            settings |= {"checkpoint": self._checkpoint, "seed": SEED, "mask_bands": "water"}
-            result = _result(session, scene, output, settings)
+            chosen |= {"scale": scene.other_scale, "checkpoint": self._checkpoint, "uncertainty": True}
+            result = _result(session, scene, output, chosen)
             if session.scene is scene:
                 session.result = result
             return result
@@ -147,7 +160,7 @@ class Unmixer:
             if session.ended:
                 raise SessionEnded
             done = (step + 1) / pipe.num_timesteps
-            progress(0.4 + 0.45 * done, f"refining, step {step + 1} of {pipe.num_timesteps}")
+            progress(0.6 + 0.15 * done, f"refining, step {step + 1} of {pipe.num_timesteps}")
             return {}
 
         return self._pipe(
@@ -156,6 +169,7 @@ class Unmixer:
             num_inference_steps=steps,
             ensemble_size=ensemble,
             output_uncertainty=True,
+            reflectance_scale=scene.other_scale,
             generator=torch.Generator("cpu").manual_seed(SEED),
             callback_on_step_end=after_step,
         )
@@ -164,24 +178,60 @@ class Unmixer:
 def _read_scene(path: Path, scale: float | None, limits: Limits) -> Scene:
     """A file as a scene in reflectance that can be unmixed."""
     from hsunmix.data import open_cube
-    from hsunmix.pipelines.processor import HyperspectralProcessor
 
-    cube = open_cube(path, scale=scale, bands="water")
+    cube = open_cube(path, bands=BANDS)
     check_shape(cube, limits)
     _ = cube.data
     cube = cube.replaced()  # in memory, without its file
-    guessed = HyperspectralProcessor().preprocess(cube, reflectance_scale=None)[0].scale if scale is None else 1.0
-    note = ""
-    if guessed != 1.0:
-        cube = cube.replaced(scale=cube.scale * guessed)
-        note = f"The numbers were taken as reflectance times {guessed:g}."
     cube.path = Path(path.name)  # nobody needs to know where it lay on the server
-    return Scene(path.name, cube, None, note)
+    return _in_reflectance(path.name, cube, cube.scale, scale)
 
 
-def _result(session: Session, scene: Scene, output: Any, settings: dict[str, Any]) -> Result:
+def _in_reflectance(name: str, cube: Cube, file_scale: float, scale: float | None) -> Scene:
+    """A scene whose numbers are divided by what the visitor said, or else by what the file says, or is guessed."""
+    import numpy as np
+
+    from hsunmix.pipelines.processor import HyperspectralProcessor
+
+    cube = cube.replaced(scale=file_scale if scale is None else scale)
+    try:
+        guessed = HyperspectralProcessor().preprocess(cube, reflectance_scale=scale)[0].scale
+    except ValueError as error:
+        if "`reflectance_scale`" in str(error):  # an argument of Python
+            raise ValueError(texts.unknown_scale(float(np.nanmax(cube.data)))) from error
+        raise ValueError(str(error).replace("`cube`", "The scene")) from error
+    return Scene(name, cube.replaced(scale=cube.scale * guessed), None, "", file_scale, scale)
+
+
+def command_line(path: Path, chosen: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What gives the same result without the page.
+
+    Args:
+        path: of the scene.
+        chosen: options of `hsunmix unmix` by name; what is missing is as usual there.
+
+    Returns:
+        Arguments of `hsunmix`, and all settings that the result depends on.
+    """
+    from hsunmix.cli.main import build_parser
+    from hsunmix.cli.options import SETTINGS
+
+    command = ["unmix", str(path), "-o", "out"]
+    usual = vars(build_parser().parse_args(command))
+    settings = {key: usual[key] for key in SETTINGS} | {"mask_bands": BANDS} | dict(chosen)
+    for key, value in settings.items():
+        if value != usual[key]:
+            number = isinstance(value, float) and value == int(value)
+            command += [
+                f"--{key.replace('_', '-')}",
+                *([] if value is True else [str(int(value) if number else value)]),
+            ]
+    return command, settings
+
+
+def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any]) -> Result:
     """What the page shows and offers of the pipeline's output."""
-    from hsunmix.cli.common import distinct, first
+    from hsunmix.cli.common import first
     from hsunmix.cli.results import SPECTRA, scene_maps, summarize
 
     lower, upper = (bound[0] for bound in output.abundance_interval(0.9))
@@ -191,12 +241,15 @@ def _result(session: Session, scene: Scene, output: Any, settings: dict[str, Any
     spectra = {key: fields.pop(key) for key in SPECTRA}
     nearest, library_note = _nearest(session, scene.cube, spectra["endmembers"])
     names = [f"material {index + 1}" for index in range(len(spectra["endmembers"]))]
-    if nearest is not None:
-        names = distinct([matches[0][0] for matches in nearest])
+    for index, matches in enumerate(nearest or []):
+        if matches[0][1] <= SIMILAR:
+            names[index] += f" (like {matches[0][0]})"  # nearest in the library is not the same as identified
+    command, settings = command_line(scene.cube.path or Path("scene"), chosen)
     result = Result(
-        scene, maps, lower, upper, spectra, names, nearest, library_note,
-        summarize(scene.cube, maps, spectra, names, mode), _scores(scene, maps, spectra), {},
+        scene, maps, lower, upper, spectra, names, nearest, session.library_name if nearest else "", library_note,
+        command, summarize(scene.cube, maps, spectra, names, mode), _scores(scene, maps, spectra), {},
     )  # fmt: skip
+    settings |= {"named by": result.library_name or None}
     arrays = fields | {"brightness_mode": mode}
     return replace(result, files=_write_files(session.new_folder("result"), result, settings, arrays))
 
@@ -236,11 +289,8 @@ def _write_files(folder: Path, result: Result, settings: dict[str, Any], arrays:
     write_results(envi, cube, result.maps, result.spectra, names, "envi", arrays=arrays)
     if result.scene.truth is not None:
         write_cube(envi / "scene", cube.data, cube.wavelengths, cube.fwhm, cube.band_mask)
-    count = ["-r", str(len(names))]
-    command = ["unmix", str(cube.path), *count, "--steps", str(settings["steps"])]
-    command += ["--ensemble", str(settings["ensemble"]), "--uncertainty", "-o", "out"]
     write_json(envi / "summary.json", result.summary | {"settings": settings, "versions": versions()})
-    report = write_report(envi, result.summary, settings, versions(), command)
+    report = write_report(envi, result.summary, settings, versions(), result.command)
     for layer in result.maps.layers(names):
         write_layer(geotiff, layer, cube, "geotiff")
     files = {"report": Path(shutil.copy(report, folder / "hsunmix_report.html"))}

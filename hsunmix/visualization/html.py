@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import atomic_path
 
-__all__ = ["materials_table", "trust_table", "write_report"]
+__all__ = ["UNCERTAINTY", "command_text", "library_names", "materials_table", "trust_table", "write_report"]
 
 _PICTURES = (
     ("composite.png", "The scene"),
@@ -20,6 +20,11 @@ _PICTURES = (
     ("endmembers.png", "Endmembers: the spectra of the materials"),
     ("residual.png", "Reconstruction error: what the mixing model doesn't explain"),
 )
+UNCERTAINTY = (
+    "Uncertainties and 90 % intervals say how far the result may be off if the spectra found are right. Where a "
+    "material was missed, or two were taken for one, all shares may be off by more."
+)
+_CSS_PIXEL = 96 / 150  # of a pixel of `save_figure`
 _STYLE = """
 :root { --ink: #1d2327; --faint: #667; --line: #d8dce0; --paper: #fff; --bar: #0072b2; }
 @media (prefers-color-scheme: dark) {
@@ -32,10 +37,14 @@ h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.
 p.lead { color: var(--faint); margin: 0; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 4px; }
 .wide { overflow-x: auto; }
+.note { color: var(--faint); font-size: .93rem; margin: .5rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; } td.number { text-align: right; white-space: nowrap; }
-td code, pre { overflow-wrap: anywhere; white-space: pre-wrap; }
+th { font-weight: 600; width: 15rem; } .number { text-align: right; white-space: nowrap; width: 1%; }
+table.materials th { width: auto; vertical-align: bottom; }
+table.materials td { vertical-align: middle; overflow-wrap: break-word; }
+@media (max-width: 600px) { th { width: 8.5rem; } th.number { white-space: normal; } }
+td, td code, pre { overflow-wrap: anywhere; white-space: pre-wrap; }
 pre { padding: .8rem 1rem; border: 1px solid var(--line); border-radius: 4px; font-size: .88rem; }
 .bar { background: var(--bar); height: .7rem; border-radius: 2px; min-width: 1px; }
 """
@@ -53,7 +62,7 @@ def write_report(
     Args:
         folder: holds the pictures of `save_figures`.
         summary: numbers of the result, as in `summary.json`.
-        settings: that it depends on.
+        settings: that it depends on; of a library (`library` or `named by`) the page says what its names mean.
         versions: of the software.
         arguments: of the command line.
 
@@ -72,14 +81,16 @@ def write_report(
 <h1>{_text(name)}</h1>
 <p class="lead">{height} &times; {width} pixels, {used} of {bands} bands, unmixed into
 {summary["num_endmembers"]} materials by hsunmix {_text(versions["hsunmix"])}</p>
-<h2>Materials</h2>{materials_table(summary["endmembers"])}
+<h2>Materials</h2>{materials_table(summary["endmembers"])}{_about_names(settings)}
 {"".join(pictures)}
 <h2>Can the result be trusted?</h2>{trust_table(summary)}
-<h2>What was left out</h2>{_masked(cube, summary["quality"])}
+<p class="note">{UNCERTAINTY}</p>
+<h2>What was read</h2>{_table(_file(cube))}
+<h2>What was left out</h2>{_table(_left_out(cube, summary["quality"]))}
 <h2>How to make it again</h2>
-<pre>{_text(shlex.join(["hsunmix", *_lasting(arguments)]))}</pre>
-<h2>Settings</h2>{_table(settings)}
-<h2>Software</h2>{_table(versions)}
+<pre>{command_text(_lasting(arguments))}</pre>
+<h2>Settings</h2>{_table(settings, code=True)}
+<h2>Software</h2>{_table(versions, code=True)}
 </body></html>
 """
     path = folder / "report.html"
@@ -98,9 +109,41 @@ def _lasting(arguments: Sequence[str]) -> list[str]:
 
 
 def _picture(path: Path, caption: str) -> str:
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    source = f"data:image/png;base64,{content}"
-    return f'<h2>{_text(caption)}</h2><div class="wide"><img src="{source}" alt="{_text(caption)}"></div>'
+    content = path.read_bytes()
+    width = int.from_bytes(content[16:20], "big") * _CSS_PIXEL  # of a PNG
+    size = f"width:{width:.0f}px;min-width:{0.6 * width:.0f}px"  # wide ones can be scrolled on a telephone
+    source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+    return (
+        f'<h2>{_text(caption)}</h2><div class="wide"><img style="{size}" src="{source}" alt="{_text(caption)}"></div>'
+    )
+
+
+def command_text(arguments: Sequence[str]) -> str:
+    """A command line as HTML that doesn't break within the hyphens of an option.
+
+    Args:
+        arguments: of `hsunmix`.
+    """
+    words = [_text(shlex.quote(word)) for word in ("hsunmix", *arguments)]
+    return " ".join(f'<span style="white-space:nowrap">{w}</span>' if w.startswith("--") else w for w in words)
+
+
+def _about_names(settings: Mapping[str, Any]) -> str:
+    """What names mean that come from a library; nothing where they don't."""
+    library = settings.get("library") or settings.get("named by")
+    return "" if not library else f'<p class="note">{library_names(Path(str(library)).name)}</p>'
+
+
+def library_names(library: str) -> str:
+    """What the names of a library say about materials, and what they don't, as HTML.
+
+    Args:
+        library: what it is called.
+    """
+    return (
+        f"The names are those of the nearest spectra in the library {_text(library)}: their shape is the most similar "
+        "there. That doesn't identify the material, which need not be in the library at all."
+    )
 
 
 def materials_table(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -115,8 +158,10 @@ def materials_table(entries: Sequence[Mapping[str, Any]]) -> str:
         f'<td style="width:45%"><div class="bar" style="width:{100 * entry["mean_abundance"]:.1f}%"></div></td></tr>'
         for entry in entries
     )
-    head = "<tr><th>material</th><th>mean abundance</th><th>purest pixel</th><th></th></tr>"
-    return f"<table>{head}{rows}</table>"
+    head = (
+        '<tr><th>material</th><th class="number">mean abundance</th><th class="number">purest pixel</th><th></th></tr>'
+    )
+    return f'<table class="materials">{head}{rows}</table>'
 
 
 def trust_table(summary: Mapping[str, Any]) -> str:
@@ -129,37 +174,42 @@ def trust_table(summary: Mapping[str, Any]) -> str:
     quality = summary["quality"]
     measured = max(sum(quality.values()) - quality["nodata"], 1)
     snr = "no noise found" if summary["snr_db"] is None else f"{summary['snr_db']:.0f} dB"
-    mode = summary["brightness_mode"]
+    spread = f"5 % of the pixels are below {low:.2f}, half below {middle:.2f}, 95 % below {high:.2f}"
     poor = quality["poorly explained"]
-    meaning = "varies over the scene" if mode == "free" else "held constant"
+    free = summary["brightness_mode"] == "free"
     rows = {
         "signal to noise": snr,
         "noise of a band (median)": f"{summary['noise_std_median']:.2g} (reflectance)",
         "reconstruction error": f"{summary['residual_rms']:.4f} (root mean square, reflectance)",
         "poorly explained": f"{poor} pixels ({100 * poor / measured:.2f} %)",
         "saturated": f"{quality['saturated']} pixels",
-        "brightness": f"{mode}: {meaning}; 5, 50, 95 % of the pixels: {low:.2f}, {middle:.2f}, {high:.2f}",
+        "brightness": f"varies over the scene (free): {spread}" if free else "held constant (fixed)",
     }
     return _table(rows)
 
 
-def _masked(cube: Mapping[str, Any], quality: Mapping[str, int]) -> str:
-    span = cube["wavelength_range_nm"]
-    return _table(
-        {
-            "bands": f"{cube['bad_bands']} of {cube['shape'][2]}",
-            "wavelengths of the file": "not known" if span is None else f"{span[0]:.0f} to {span[1]:.0f} nm",
-            "pixels without data": quality["nodata"],
-            "scale": f"numbers divided by {cube['scale']:g}",
-            "file": cube["path"],
-            "product": cube["product"] or "not said by the file",
-        }
-    )
+def _file(cube: Mapping[str, Any]) -> dict[str, Any]:
+    """What was read, and how its numbers were taken."""
+    height, width, bands = cube["shape"]
+    span, scale = cube["wavelength_range_nm"], cube["scale"]
+    return {
+        "file": cube["path"],
+        "product": cube["product"] or "not said by the file",
+        "size": f"{height} x {width} pixels, {bands} bands",
+        "wavelengths": "not known" if span is None else f"{span[0]:.0f} to {span[1]:.0f} nm",
+        "scale": "numbers taken as reflectance" if scale == 1 else f"numbers divided by {scale:g}",
+    }
 
 
-def _table(values: Mapping[str, Any]) -> str:
+def _left_out(cube: Mapping[str, Any], quality: Mapping[str, int]) -> dict[str, Any]:
+    bands, pixels = cube["shape"][2], cube["shape"][0] * cube["shape"][1]
+    return {"bands": f"{cube['bad_bands']} of {bands}", "pixels without data": f"{quality['nodata']} of {pixels}"}
+
+
+def _table(values: Mapping[str, Any], code: bool = False) -> str:
+    begin, end = ("<code>", "</code>") if code else ("", "")
     rows = "".join(
-        f"<tr><th>{_text(key)}</th><td><code>{_text(value)}</code></td></tr>"
+        f"<tr><th>{_text(key)}</th><td>{begin}{_text(value)}{end}</td></tr>"
         for key, value in values.items()
         if value is not None
     )

@@ -12,6 +12,9 @@ from .style import FAINT, INK, PALETTE, endmember_names, new_figure
 __all__ = ["plot_endmembers", "plot_pixel"]
 
 _NARROW = 5.5  # inches
+_SPIKE = 3  # bands, at most: gas lines and joins of detectors, where the correction for the atmosphere fails
+_REACH = 0.3  # of the height of the rest, so far may a spike stand out
+_LEAST_MOVED = 0.01  # of the height of the axes: about the width of a line
 _TWO_SIDED_90 = 1.6449  # standard deviations of a normal distribution around its 90 % interval
 
 
@@ -25,6 +28,9 @@ def plot_endmembers(
     width: float = 8.0,
 ) -> Any:
     """Spectra with 90 % bands: all in one axes, or one panel each where they are compared with something.
+
+    A coarse spectrum that the refined one covers is not drawn. Spikes of single bands don't set the limits of the
+    axes; a triangle at the edge shows where they are.
 
     Args:
         endmembers: (R, B) reflectance; NaN where a band is missing.
@@ -51,9 +57,22 @@ def plot_endmembers(
             raise ValueError(f"`{key}` has the shape {value.shape}, `endmembers` {spectra.shape}")
     axis, lines, label = _drawable({"refined": spectra} | others, wavelengths)
     names = endmember_names(names, len(spectra))
-    if "coarse" in others or "reference" in others:
+    about = "Endmembers" + (" with 90 % bands" if "uncertainty" in lines else "")
+    if "coarse" in lines:
+        moved = _moved(lines["refined"], lines["coarse"])
+        lines["coarse"][~moved] = np.nan
+        if not moved.any():
+            del lines["coarse"]
+            about += ", which refinement did not move"
+    if "coarse" in lines or "reference" in lines:
         return _panels(axis, lines, names, label)
-    return _one_axes(axis, lines, names, label, width)
+    return _one_axes(axis, lines, names, label, width, about)
+
+
+def _moved(refined: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """(R,) bool: which of the refined spectra (R, B) a reader can tell from the coarse ones."""
+    low, high = _limits(refined)
+    return np.nanmax(np.abs(refined - coarse), axis=1, initial=0.0) > _LEAST_MOVED * (high - low)
 
 
 def plot_pixel(
@@ -85,9 +104,11 @@ def plot_pixel(
     axes.plot(axis, lines["measured"][0], color=INK, lw=1.3, label="measured")
     if model is not None:
         axes.plot(axis, lines["mixture"][0], color=PALETTE[1], lw=1.3, ls=(0, (4, 2)), label="mixture found")
-        axes.legend(fontsize=9, frameon=False)
     _frame(axes, label)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    _limit(axes, np.concatenate(list(lines.values())))
+    clipped = _mark_clipped(axes, axis, np.fmax.reduce(np.concatenate(list(lines.values()))), INK)
+    if model is not None or clipped:
+        axes.legend(handles=axes.get_legend_handles_labels()[0] + _clipped_handle(clipped), fontsize=9, frameon=False)
     axes.set_ylabel("reflectance", fontsize=9, color=INK)
     axes.set_title(title, fontsize=10, color=INK)
     return figure
@@ -119,22 +140,86 @@ def _broken(rows: np.ndarray, breaks: np.ndarray) -> np.ndarray:
     return np.insert(rows, breaks, np.nan, axis=1)
 
 
-def _one_axes(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str, width: float) -> Any:
+def _limits(rows: np.ndarray) -> tuple[float, float]:
+    """Between what values rows (L, B) are drawn: all that a running median has, and how far it and the noise reach."""
+    size = 2 * _SPIKE + 1
+    low, high, noise = np.inf, -np.inf, 0.0
+    for row in rows:
+        values = row[np.isfinite(row)]
+        if len(values) >= 2 * size:
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, _SPIKE, mode="reflect"), size)
+            smooth = np.median(windows, axis=1)
+            noise = max(noise, 1.4826 * float(np.median(np.abs(values - smooth))))  # a standard deviation
+            values = smooth
+        if len(values):
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if low > high:
+        return 0.0, 1.0
+    reach = max(_REACH * (high - min(low, 0.0)), 5 * noise)
+    return low - reach, high + reach
+
+
+def _limit(axes: Any, rows: np.ndarray) -> None:
+    """Set the limits for rows (L, B) so that spikes don't flatten the rest."""
+    low, high = _limits(rows)
+    values = rows[np.isfinite(rows)]
+    if ((values < low) | (values > high)).any():
+        kept = np.clip(values, low, high)
+        axes.set_ylim(kept.min(), kept.max())
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+
+
+def _mark_clipped(axes: Any, axis: np.ndarray, row: np.ndarray, color: str) -> bool:
+    """Triangles at the edge where a line (B,) leaves the axes; whether there are any."""
+    low, high = axes.get_ylim()
+    with np.errstate(invalid="ignore"):
+        edges = ((row > high, "^", 1.0), (row < low, "v", 0.0))
+    for beyond, marker, height in edges:
+        style: dict[str, Any] = {"marker": marker, "ls": "", "color": color, "ms": 5, "clip_on": False, "zorder": 4}
+        if beyond.any():
+            axes.plot(
+                axis[beyond], np.full(beyond.sum(), height), transform=axes.get_xaxis_transform(), label="_", **style
+            )
+    return any(bool(beyond.any()) for beyond, _, _ in edges)
+
+
+def _clipped_handle(clipped: bool) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=FAINT, marker="^", ms=5, ls="", label="goes on beyond")] if clipped else []
+
+
+def _one_axes(
+    axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str, width: float, title: str
+) -> Any:
     narrow = width < _NARROW
     figure = new_figure(width, 4.2 + narrow * 0.2 * -(-len(names) // 2))
     axes = figure.subplots()
     for index, name in enumerate(names):
         _spectrum(axes, axis, lines, index, name)
     _frame(axes, label)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    handles = axes.get_legend_handles_labels()[0] + _clipped_handle(_limit_all([axes] * len(names), axis, lines))
     axes.set_ylabel(_quantity(lines["refined"]), fontsize=10, color=INK)
-    axes.set_title("Endmembers" + (" with 90 % bands" if "uncertainty" in lines else ""), fontsize=11, color=INK)
+    figure.suptitle(title, fontsize=11, color=INK, wrap=True)
     columns = 1 if len(names) <= 12 else 2
+    style: dict[str, Any] = {"handles": handles, "fontsize": 8, "frameon": False}
     if narrow:
-        figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
+        figure.legend(**style, loc="outside lower center", ncols=2)
     else:
-        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
+        axes.legend(**style, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
     return figure
+
+
+def _limit_all(panels: Sequence[Any], axis: np.ndarray, lines: dict[str, np.ndarray]) -> bool:
+    """Limits for the panels of all endmembers, which share them; whether a spike is cut off, and marked."""
+    rows = [value for key, value in lines.items() if key != "uncertainty"]
+    if "uncertainty" in lines:
+        half = _TWO_SIDED_90 * lines["uncertainty"]
+        rows += [lines["refined"] - half, lines["refined"] + half]
+    _limit(panels[0], np.concatenate(rows))
+    colors = [PALETTE[index % len(PALETTE)] for index in range(len(panels))]
+    marked = [_mark_clipped(*each) for each in zip(panels, [axis] * len(panels), lines["refined"], colors)]
+    return any(marked)
 
 
 def _quantity(spectra: np.ndarray) -> str:
@@ -159,11 +244,16 @@ def _panels(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], la
         axes.tick_params(labelbottom=index + columns >= len(names))
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
-    axes = grid[0, 0]  # all panels share its limits
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    clipped = _limit_all(list(grid.flat[: len(names)]), axis, lines)
     for axes in grid[:, 0]:
         axes.set_ylabel(_quantity(lines["refined"]), fontsize=9, color=INK)
-    figure.legend(handles=_legend(lines), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(
+        handles=_legend(lines) + _clipped_handle(clipped),
+        loc="outside upper center",
+        ncols=4,
+        fontsize=9,
+        frameon=False,
+    )
     return figure
 
 
@@ -184,7 +274,7 @@ def _legend(lines: dict[str, np.ndarray]) -> list[Any]:
     if "uncertainty" in lines:
         handles.append(Patch(color=PALETTE[0], alpha=0.25, lw=0, label="90 % interval"))
     if "coarse" in lines:
-        handles.append(Line2D([], [], color=FAINT, lw=1.1, ls=(0, (4, 2)), label="coarse"))
+        handles.append(Line2D([], [], color=FAINT, lw=1.1, ls=(0, (4, 2)), label="coarse, where it differs"))
     if "reference" in lines:
         handles.append(Line2D([], [], color=INK, lw=1.2, ls=(0, (1, 1.2)), label="reference"))
     return handles

@@ -51,6 +51,6 @@ class Visitor:
                     return json.loads(line[5:])
         raise AssertionError("no answer")
 
-    def send_scene(self, *paths):
+    def send_scene(self, *paths, scale=None):
         files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
-        return self.press("on_files", [files, None])
+        return self.press("on_files", [files, scale])

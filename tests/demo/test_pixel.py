@@ -1,15 +1,31 @@
 """What a click shows, and what the page says about a result."""
 
+import html
+import json
 import re
+import shlex
+import zipfile
 
 import numpy as np
 import pytest
 
+from hsunmix.cli.main import build_parser, main
+from hsunmix.cli.options import SETTINGS
 from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.demo.pixel import mixture, pixel_panel
 from hsunmix.demo.session import Limits, Scene, Sessions
 from hsunmix.demo.unmixing import Unmixer
-from hsunmix.demo.views import error_html, layers, maps_html, scene_html, spectra_html, status_html, trust_html
+from hsunmix.demo.views import (
+    command_html,
+    error_html,
+    layers,
+    maps_html,
+    scene_html,
+    spectra_html,
+    status_html,
+    taken_html,
+    trust_html,
+)
 from hsunmix.visualization import plot_pixel
 
 from ..cli.fake import FakePipeline
@@ -79,19 +95,96 @@ def test_the_picture_shows_shares_and_errors(session, result):
         scene_html(session.scene, None, layers(result)[1])
 
 
-def test_nearest_names_come_with_their_angles(session, result):
-    chosen = [matches[0] for matches in result.nearest]
-    assert all(0 <= angle < np.pi and name in session.library.names for name, angle in chosen)
+def test_names_of_a_library_are_those_of_similar_spectra_and_are_not_called_more(session, result):
+    for matches in result.nearest:
+        assert matches[0][0] in session.library.names and 0 <= matches[0][1] < np.pi
     page = spectra_html(result)
-    assert "soil <small>" in page and "°" in page
+    assert "soil <small>" in page and "°" in page and "That doesn't identify the material" in page
+    assert "That is no proof" in pixel_panel(session.scene, result, 0, 0) and "That is no proof" in maps_html(result)
     session.library = SpectralLibrary(np.ones((1, 4)), ["swir"], np.linspace(2000, 2400, 4))
     other = Unmixer(Pipeline, "base", Limits()).unmix(session, 3, 2, 1, lambda *_: None)
     assert other.nearest is None and "could not be used" in spectra_html(other)
+    assert "That is no proof" not in pixel_panel(session.scene, other, 0, 0) + maps_html(other)
+
+
+def test_similar_and_other_spectra_of_a_library(session):
+    bright = session.scene.cube.data[np.isfinite(session.scene.cube.data).all(2)]
+    found = bright[np.argsort(bright.sum(1))[-3:]]  # what the fake pipeline takes for endmembers
+    session.library = SpectralLibrary(np.stack([found[0], -found[1] + 1]), ["<soil>", "other"], NM)
+    result = Unmixer(Pipeline, "base", Limits()).unmix(session, 3, 2, 1, lambda *_: None)
+    assert result.names == ["material 1 (like <soil>)", "material 2", "material 3"]
+    assert "material 2</th>" in spectra_html(result)
+
+
+def test_likely_ranges_hold_on_a_condition(session, result):
+    for page in (pixel_panel(session.scene, result, 0, 0), maps_html(result), trust_html(result)):
+        assert "if the spectra found are right" in page.lower()
+    assert "if these are the materials" in spectra_html(result)
+
+
+def test_what_was_taken_is_listed(session):
+    mask = np.ones(30, bool)
+    mask[[0, 1, 2, 9]] = False
+    cube = Cube(session.scene.cube.data, NM, band_mask=mask)
+    text = re.sub("<[^>]+>", " ", taken_html(Scene("<b>scene</b>.npy", cube)))
+    for part in ("&lt;b&gt;scene", "6 x 8 pixels", "30 (400 to 1000 nm)", "4: 400 to 441, 586 nm", "without data  1 "):
+        assert part in text
+    assert "numbers" not in text
+    text = taken_html(Scene("a", cube.replaced(scale=1e4), file_scale=1e4))
+    assert "divided by 10000 (as the file says)" in text
+
+
+@pytest.mark.parametrize("count", [None, 4])
+@pytest.mark.parametrize(("steps", "runs", "checkpoint"), [(2, 1, "base"), (5, 3, "you/yours@v1")])
+@pytest.mark.parametrize("scale", [None, 1.0, 2.5])
+def test_the_command_asks_for_what_the_page_did(session, count, steps, runs, checkpoint, scale):
+    pipeline = Pipeline()
+    result = Unmixer(lambda: pipeline, checkpoint, Limits()).unmix(session, count, steps, runs, lambda *_: None, scale)
+    args = build_parser().parse_args(result.command)
+    call = pipeline.calls[-1]
+    assert args.cube.name == str(result.scene.cube.path or "scene") and args.checkpoint == checkpoint
+    assert (args.num_endmembers, args.steps, args.ensemble) == (count, steps, runs)
+    assert args.num_endmembers == call.num_endmembers and args.steps == call.num_inference_steps
+    assert args.ensemble == call.ensemble_size and args.uncertainty == call.output_uncertainty
+    assert args.scale == call.reflectance_scale == scale
+    assert args.seed == call.generator.initial_seed()
+    others = ("endmembers", "fixed_endmembers", "library", "wavelengths", "strength")
+    assert all(getattr(args, name) is None for name in others)
+    assert (args.mask_bands, args.brightness, args.dtype) == ("water", "auto", "float32")
+    with zipfile.ZipFile(result.files["envi"]) as archive:
+        settings = json.loads(archive.read("summary.json"))["settings"]
+        assert {key: settings[key] for key in SETTINGS} == {key: getattr(args, key) for key in SETTINGS}
+        report = archive.read("report.html").decode()
+    for page in (report, command_html(result)):
+        assert shlex.join(["hsunmix", *result.command]) in html.unescape(re.sub("<[^>]+>", "", page))
+
+
+def test_the_command_gives_the_result_of_the_page(tmp_path, monkeypatch):
+    """With the real networks, on integers whose scale is guessed, in a file that says nothing about them."""
+    import hsunmix
+
+    rng = np.random.default_rng(0)
+    mixed = rng.dirichlet(np.ones(3), (24, 20)) @ rng.uniform(0.05, 0.9, (3, 40)).cumsum(1) / 20
+    (tmp_path / "received" / "0").mkdir(parents=True)
+    path = tmp_path / "received" / "0" / "scene.npy"
+    np.save(path, (1e4 * mixed + rng.normal(0, 50, mixed.shape)).round().astype(np.int16))
+    session = Sessions(tmp_path / "page", Limits()).get("a")
+
+    def load():
+        return hsunmix.SemiBlindUnmixingPipeline.from_pretrained(hsunmix.bundled_checkpoint("base"))
+
+    unmixer = Unmixer(load, "base", Limits())
+    unmixer.open_files(session, [str(path)], tmp_path / "received", None)
+    result = unmixer.unmix(session, None, 3, 2, lambda *_: None)
+    monkeypatch.chdir(path.parent)
+    assert main([*result.command, "--quiet"]) == 0
+    with np.load("out/results.npz") as other:
+        np.testing.assert_allclose(other["endmembers"], result.spectra["endmembers"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(other["abundances"], result.maps.abundances, atol=1e-4)
+        np.testing.assert_allclose(other["abundance_uncertainty"], result.maps.uncertainty, atol=1e-4)
 
 
 def test_downloads_hold_everything_and_no_folder_of_the_server(session, result):
-    import zipfile
-
     with zipfile.ZipFile(result.files["envi"]) as archive:
         names = set(archive.namelist())
         summary = archive.read("summary.json").decode()

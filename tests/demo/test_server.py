@@ -34,9 +34,19 @@ def text(answer):
 def test_a_scene_arrives_and_a_click_shows_its_spectrum(server):
     visitor = Visitor(server.url)
     answer = visitor.send_scene(*visitor.upload(("scene.npy", npy(SCENE))))
-    assert answer["success"] and "scene.npy: 5 x 7 pixels, 30 bands" in text(answer)
+    assert answer["success"] and "scene.npy is ready" in text(answer)
+    assert "scene.npy</b>" in text(answer) and "5 x 7 pixels" in text(answer) and "30 (wavelengths not" in text(answer)
     answer = visitor.press("on_pixel", [], {"row": 3, "column": 2})
     assert "Pixel in row 4, column 3" in text(answer)
+
+
+@pytest.mark.parametrize("scale", ["10000", " 1e4 ", "ten", "-1"])
+def test_what_is_typed_for_the_scale(server, scale):
+    visitor = Visitor(server.url)
+    paths = visitor.upload(("scene.npy", npy((SCENE * 10_000).astype(np.int16))))
+    answer = text(visitor.send_scene(*paths, scale=scale))
+    assert ("divided by 10000 (as you said)" in answer) == ("must be a positive number" not in answer)
+    assert ("must be a positive number" in answer) == (scale in ("ten", "-1"))
 
 
 @pytest.mark.parametrize("data", [{"row": 99, "column": 0}, {"row": "0", "column": 0}, {"row": 0.5}, {}])

@@ -1,14 +1,19 @@
 """What visitors may send, and what they may not."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 
-from hsunmix.data import read_cube, read_library, write_cube, write_library
+from hsunmix.data import optional, read_cube, read_library, write_cube, write_library
 from hsunmix.demo.session import Limits, Session
 from hsunmix.demo.unmixing import Unmixer
 from hsunmix.demo.uploads import display_name, receive_library, receive_scene
+from hsunmix.demo.views import taken_html
+
+from ..data import products
 
 CUBE = np.random.default_rng(0).uniform(0.1, 0.6, (5, 7, 30)).astype(np.float32)
 NM = np.linspace(400, 1000, 30)
@@ -99,7 +104,7 @@ def test_only_what_gradio_received(tmp_path, received, folder):
         ("a b;rm -rf.npy", "a_b_rm_-rf.npy"),
         ("<img src=x>.mat", "img_src_x_.mat"),
         ("...", "file"),
-        ("x" * 300 + ".npy", "x" * 60 + ".npy"),
+        ("x" * 300 + ".npy", "x" * 120 + ".npy"),
     ],
 )
 def test_names_mean_nothing(name, shown):
@@ -190,8 +195,108 @@ def test_libraries(tmp_path, received, folder):
 
 def test_integers_are_taken_as_scaled_reflectance_and_the_visitor_is_told(tmp_path, received):
     np.save(tmp_path / "scene.npy", (CUBE * 10_000).astype(np.int16))
-    scene = Unmixer(None, "base", Limits()).open_files(
-        Session(tmp_path / "sessions"), send(received, tmp_path / "scene.npy"), received, None
-    )
-    assert "reflectance times 10000" in scene.note
+    scene = opened(tmp_path, [tmp_path / "scene.npy"], received)
+    assert "divided by 10000 (guessed)" in taken_html(scene) and scene.other_scale == 10_000
     np.testing.assert_allclose(scene.cube.data, CUBE, atol=1e-4)
+
+
+def test_a_scale_that_nobody_can_guess_is_asked_for(tmp_path, received):
+    np.save(tmp_path / "scene.npy", CUBE * 1e6)
+    with pytest.raises(ValueError, match="More choices.*“Number that stands for reflectance 1”"):
+        opened(tmp_path, [tmp_path / "scene.npy"], received)
+
+
+def as_product(kind, folder):
+    """The files of a small scene as an agency delivers it."""
+    numbers = (CUBE * 10_000).astype(np.int16)
+    if kind == "geotiff":
+        tags = {"wavelength": ", ".join(map(str, NM)), "wavelength_units": "nm"}
+        return [products.write_tiff(folder / "scene.tif", numbers, tags=tags, scales=[1e-4] * 30)]
+    if kind == "enmap":
+        image = products.write_enmap(folder, numbers, NM)
+        return [image, *folder.glob("*METADATA.XML")]
+    if kind == "emit":
+        return [products.write_emit(folder / "EMIT_L2A_RFL_001.nc", CUBE, NM, np.ones(30))]
+    swir = np.linspace(1600, 1100, 8)
+    return [products.write_prisma(folder / "PRS_L2D.he5", numbers[:, :, ::-1], numbers[:, :, :8], (NM[::-1], swir))]
+
+
+def opened(tmp_path, files, received, limits=None):
+    session = Session(tmp_path / "sessions")
+    return Unmixer(None, "base", limits or Limits()).open_files(session, send(received, *files), received, None)
+
+
+@pytest.mark.parametrize("kind", ["geotiff", "enmap", "emit", "prisma"])
+def test_files_of_agencies_are_taken_as_the_package_reads_them(tmp_path, received, kind):
+    files = as_product(kind, tmp_path)
+    expected = read_cube(files[0], bands="water")
+    scene = opened(tmp_path, files, received)
+    assert scene.name == files[0].name and scene.cube.product == expected.product
+    np.testing.assert_array_equal(scene.cube.data, expected.data)
+    np.testing.assert_array_equal(scene.cube.wavelengths, expected.wavelengths)
+    assert [path for path in (tmp_path / "sessions").rglob("*") if path.is_file()] == []
+    with pytest.raises(ValueError, match="35 pixels; this page takes 34"):
+        opened(tmp_path, as_product(kind, tmp_path), received, Limits(pixels=34))
+
+
+def test_half_an_enmap_scene_is_explained(tmp_path, received, folder):
+    image, metadata = as_product("enmap", tmp_path)
+    clip = products.write_tiff(tmp_path / "clip.tif", np.ones((2, 2, 30), np.int16))
+    for files in ([image], [metadata], [clip, metadata]):
+        copies = [file.rename(file) for file in files]
+        with pytest.raises(ValueError, match="EnMAP scene choose two files at once.*SPECTRAL_IMAGE.TIF and"):
+            receive_scene(paths := send(received, *copies), received, folder, Limits())
+        for file, path in zip(files, paths):
+            Path(path).rename(file)
+    assert not list(folder.iterdir())
+
+
+def test_xml_that_grows_is_refused(tmp_path, received, folder):
+    image, metadata = as_product("enmap", tmp_path)
+    text = metadata.read_text()
+    metadata.write_text('<!DOCTYPE a [<!ENTITY b "' + "c" * 100 + '">]>' + text)
+    with pytest.raises(ValueError, match="not the metadata of an EnMAP scene"):
+        receive_scene(send(received, image, metadata), received, folder, Limits())
+
+
+def test_a_tiff_that_is_none_is_refused(tmp_path, received, folder):
+    """GDAL opens by content: a list of other files (VRT) under the name of a TIFF would show the server's own."""
+    products.write_tiff(tmp_path / "secret.tif", (CUBE * 100).astype(np.int16))
+    source = (
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{tmp_path / "secret.tif"}</SourceFilename></SimpleSource>'
+    )
+    (tmp_path / "scene.tif").write_text(
+        f'<VRTDataset rasterXSize="7" rasterYSize="5"><VRTRasterBand dataType="Int16" band="1">{source}'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(ValueError, match="not a readable GeoTIFF"):
+        read_cube(tmp_path / "scene.tif")
+    with pytest.raises(ValueError, match="scene.tif: not a readable GeoTIFF"):
+        receive_scene(send(received, tmp_path / "scene.tif"), received, folder, Limits())
+
+
+def test_products_that_unpack_to_more_or_point_elsewhere(tmp_path, received, folder):
+    zeros = np.zeros((100, 100, 60), np.int16)
+    tall = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    cases = [products.write_tiff(tmp_path / "bomb.tif", zeros, **tall), tmp_path / "bomb.nc", tmp_path / "chunk.nc"]
+    with h5py.File(cases[1], "w") as file:
+        file.create_dataset("location/glt_x", data=np.zeros((1000, 1000), np.int32), compression="gzip")
+    with h5py.File(cases[2], "w") as file:
+        options = {"maxshape": (None, None), "chunks": (1000, 1000), "compression": "gzip"}
+        file.create_dataset("reflectance", data=np.zeros((1, 1), np.int32), **options)
+    for path in cases:
+        with pytest.raises(ValueError, match="unpacks to .* MiB; this page takes 1 MiB"):
+            receive_scene(send(received, path), received, folder, Limits(values=150_000))
+    with h5py.File(tmp_path / "scene.nc", "w") as file:
+        file["sensor_band_parameters/wavelengths"] = h5py.ExternalLink("/etc/secret.h5", "x")
+    with pytest.raises(ValueError, match="'wavelengths' points into another file"):
+        receive_scene(send(received, tmp_path / "scene.nc"), received, folder, Limits())
+
+
+@pytest.mark.parametrize(("kind", "module"), [("geotiff", "rasterio"), ("emit", "h5py")])
+def test_a_missing_library_is_named(tmp_path, received, monkeypatch, kind, module):
+    files = as_product(kind, tmp_path)
+    monkeypatch.setattr(optional, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    with pytest.raises(ValueError, match=f"{files[0].name}: .* needs {module}: `pip install hsunmix") as error:
+        opened(tmp_path, files, received)
+    assert str(tmp_path) not in str(error.value)

@@ -6,6 +6,7 @@ from hsunmix.visualization import (
     plot_abundances,
     plot_composite,
     plot_endmembers,
+    plot_pixel,
     plot_residual,
     save_figures,
 )
@@ -125,3 +126,55 @@ def test_spectra_without_a_scale_of_their_own_are_not_called_reflectance(coarse)
     for values, quantity in ((spectra, "reflectance"), (relative, "relative reflectance")):
         figure = plot_endmembers(values, coarse=values if coarse else None)
         assert figure.axes[0].get_ylabel() == quantity
+
+
+def smooth_spectra():
+    return np.stack([0.2 + 0.1 * np.sin(np.linspace(0, 3, 120)), np.linspace(0.1, 0.3, 120)])
+
+
+def triangles(figure):
+    return [
+        line
+        for axes in figure.axes
+        for line in axes.lines
+        if line.get_marker() in ("^", "v") and len(line.get_xdata())
+    ]
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_spikes_do_not_flatten_the_spectra_and_are_marked(reference):
+    spectra = smooth_spectra()
+    spectra[0, 40], spectra[1, 90] = 4.0, -3.0
+    others = {"reference": smooth_spectra()} if reference else {}
+    figure = plot_endmembers(spectra, np.linspace(400, 1600, 120), ["a", "b"], spectra * 0.1, **others)
+    low, high = figure.axes[0].get_ylim()
+    assert -0.1 < low <= 0 and 0.33 < high < 0.5  # the 90 % band of the smooth part is inside
+    marked = triangles(figure)
+    assert sorted(line.get_marker() for line in marked) == ["^", "v"]
+    assert {round(float(line.get_xdata()[0])) for line in marked} == {803, 1308}
+    axes = plot_pixel(spectra[0], np.linspace(400, 1600, 120)).axes[0]
+    assert axes.get_ylim()[1] < 0.5 and axes.get_legend().get_texts()[-1].get_text() == "goes on beyond"
+
+
+def test_noise_and_broad_peaks_are_shown_whole():
+    noisy = smooth_spectra() + np.random.default_rng(0).normal(0, 0.2, (2, 120))
+    peak = smooth_spectra() + 2 * np.exp(-np.square((np.arange(120) - 60) / 6))
+    for spectra in (noisy, peak, smooth_spectra()[:, :5]):
+        figure = plot_endmembers(spectra)
+        low, high = figure.axes[0].get_ylim()
+        assert low <= spectra.min() and high >= spectra.max() and not triangles(figure)
+
+
+def texts(figure):
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return [text.get_text() for legend in legends for text in legend.get_texts()]
+
+
+def test_a_coarse_spectrum_under_the_refined_one_is_not_drawn():
+    spectra = smooth_spectra()
+    figure = plot_endmembers(spectra, names=["a", "b"], coarse=spectra + 1e-4)
+    assert len(figure.axes) == 1 and len(figure.axes[0].lines) == 2 and texts(figure) == ["a", "b"]
+    assert "refinement did not move" in figure.get_suptitle()
+    figure = plot_endmembers(spectra, names=["a", "b"], coarse=spectra + [[0.0], [0.05]])
+    drawn = [[bool(np.isfinite(line.get_ydata()).any()) for line in axes.lines] for axes in figure.axes]
+    assert drawn == [[False, True], [True, True]] and "coarse, where it differs" in texts(figure)

@@ -1,6 +1,7 @@
 """The HTML page and the colour picture of scenes that stay in their file."""
 
 import html.parser
+import re
 
 import numpy as np
 
@@ -66,6 +67,39 @@ def test_the_page_holds_everything(tmp_path):
         assert part in text
     assert "hsunmix unmix 'a <b> & c.hdr' -o out Settings" in text  # --resume is left out
     assert len(page.sources) == 3 and all(source.startswith("data:image/png;base64,") for source in page.sources)
+
+
+def sections(path):
+    """Text of each part of the page by its title."""
+    page = Checker()
+    page.feed(path.read_text(encoding="utf-8"))
+    titles = ("What was read", "What was left out", "How to make it again")
+    text = " ".join(" ".join(page.text).split())
+    places = [text.index(title) for title in titles]
+    return {title: text[begin:end] for title, begin, end in zip(titles, places, [*places[1:], None])}
+
+
+def test_only_what_was_left_out_is_called_so(tmp_path):
+    parts = sections(write_report(tmp_path, SUMMARY, {}, {"hsunmix": "0.1"}, ["unmix"]))
+    assert parts["What was left out"].split(" ", 4)[4] == "bands 4 of 30 pixels without data 12 of 3000 "
+    for item in ("a <b> & c.hdr", "60 x 50 pixels, 30 bands", "400 to 2400 nm", "divided by 10000", "not said"):
+        assert item in parts["What was read"]
+
+
+def test_what_intervals_and_names_of_a_library_mean(tmp_path):
+    plain = write_report(tmp_path, SUMMARY, {"library": None}, {"hsunmix": "0.1"}, ["unmix"]).read_text("utf-8")
+    assert "if the spectra found are right" in plain and "nearest spectra" not in plain
+    for settings in ({"library": "/data/usgs<1>.hdr"}, {"library": None, "named by": "usgs<1>.hdr"}):
+        page = write_report(tmp_path, SUMMARY, settings, {"hsunmix": "0.1"}, ["unmix"]).read_text("utf-8")
+        assert "nearest spectra in the library usgs&lt;1&gt;.hdr" in page and "doesn't identify" in page
+
+
+def test_wide_pictures_keep_a_readable_size(tmp_path):
+    spectra = np.random.default_rng(0).random((4, 30))
+    save_figures(tmp_path, np.full((20, 40, 4), 0.25), spectra, coarse_endmembers=spectra * 1.5)
+    page = write_report(tmp_path, SUMMARY, {}, {"hsunmix": "0.1"}, ["unmix"]).read_text("utf-8")
+    sizes = [tuple(map(int, match)) for match in re.findall(r"width:(\d+)px;min-width:(\d+)px", page)]
+    assert len(sizes) == 2 and sizes[1][0] == round(96 * 13.6) and all(least > 500 for _, least in sizes)
 
 
 def test_the_same_page_every_time(tmp_path):
