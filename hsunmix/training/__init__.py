@@ -1,5 +1,6 @@
-"""Training: examples from the simulator and from real scenes, losses, the loop on Accelerate, recipes."""
+"""Training: examples from the simulator and from real scenes, losses, the loop on Accelerate, recipes, adaptation."""
 
+from .adaptation import SceneExamples, adapt_to_scene, adaptation_loss
 from .assemble import assemble
 from .examples import ExampleConfig, SimulatedExamples, load_libraries
 from .joint import JointModel, joint_loss
@@ -13,8 +14,11 @@ __all__ = [
     "JointModel",
     "RealMaps",
     "Recipe",
+    "SceneExamples",
     "SimulatedExamples",
     "abundance_loss",
+    "adapt_to_scene",
+    "adaptation_loss",
     "as_markdown",
     "assemble",
     "coarse_loss",

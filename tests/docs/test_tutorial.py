@@ -37,5 +37,5 @@ def test_tutorial_is_a_notebook_that_checks_its_claims():
     assert text.startswith("# %% [markdown]\n# # ")
     parts = re.split(r"^# ## ", text, flags=re.MULTILINE)[1:]
     titles = [part.splitlines()[0] for part in parts]
-    assert len(titles) == 7
+    assert len(titles) == 8
     assert [title for title, part in zip(titles[1:], parts[1:]) if "\nassert " not in part] == []
