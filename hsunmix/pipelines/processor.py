@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..data import Cube, as_cube
+from ..data.axes import advice, spectral_axis, why_bands_differ
 from ..physics import estimate_noise, scatter
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ class HyperspectralProcessor:
         valid = np.isfinite(selected).all(-1) & ~cube.nodata_mask & (selected != 0).any(-1)
         if not valid.any():
             raise ValueError("`cube` has no usable pixel: every one is zero, NaN or nodata.")
+        if cube.wavelengths is None:  # whose number would tell
+            _warn_of_axes(data)
         pixels = np.ascontiguousarray(selected[valid], dtype=np.float32)
         scale = self._scale(pixels, cube, reflectance_scale)
         tensor = torch.from_numpy(pixels / np.float32(scale))
@@ -188,9 +191,10 @@ class HyperspectralProcessor:
                 raise ValueError(f"`{name}` must be real and (R, B), but has shape {tuple(values.shape)}.")
             values = values.detach().float().cpu()
             if values.shape[1] != prepared.num_bands:
+                shape = (*prepared.valid.shape, prepared.num_bands)
                 raise ValueError(
-                    f"`{name}` has {values.shape[1]} bands, but the cube has {prepared.num_bands}: resample it to the "
-                    "bands of the cube, or pass a `SpectralLibrary` with wavelengths, which is resampled for you."
+                    f"`{name}` has {values.shape[1]} bands, but the cube has {prepared.num_bands}: "
+                    + why_bands_differ(values.shape, own is not None, shape, prepared.wavelengths is not None)
                 )
             values = values[:, prepared.bands.cpu()]
         if not torch.isfinite(values).all():
@@ -200,6 +204,14 @@ class HyperspectralProcessor:
         if (values.amax(1) <= 0).any():
             raise ValueError(f"`{name}` holds a spectrum without positive values.")
         return values.to(prepared.pixels.device)
+
+
+def _warn_of_axes(data: np.ndarray) -> None:
+    """Say so where another axis of (H, W, B) data looks like that of the bands."""
+    axis = spectral_axis(data)
+    if axis != 2:
+        height, width, bands = data.shape
+        logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", height, width, bands, advice(axis))
 
 
 def stack(items: Sequence[torch.Tensor | None], output_type: str, dtype: torch.dtype) -> Any:

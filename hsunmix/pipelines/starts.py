@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from scipy.optimize import linear_sum_assignment
 from ..endmembers import estimate_num_endmembers, extract_endmembers, select_from_library
 from ..physics import spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
+
+logger = logging.getLogger(__name__)
+_MANY = 20  # endmembers; nobody knows so many to be in one scene
 
 
 def start_endmembers(
@@ -50,6 +54,11 @@ def start_endmembers(
     if count is None:
         count = estimate_num_endmembers(cube.pixels, cube.noise_std) if given is None else max(len(given), 2)
     num_pixels, num_bands = cube.pixels.shape
+    if given is not None and len(given) > min(num_bands, _MANY):
+        whole = "a whole library belongs in `library`, from which the endmembers are chosen"
+        if len(given) > num_bands:
+            raise ValueError(f"{len(given)} spectra are given, more than the {num_bands} usable bands: {whole}.")
+        logger.warning("all of the %d spectra that are given count as endmembers; %s", len(given), whole)
     if given is not None and count < len(given):
         raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
     if count > num_bands:
