@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, output_folder, say
+from .messages import in_options
 from .options import add_unmixing_options, load_networks
 from .processes import group_rank, own_device, run_processes, starts_group
 from .unmix import unmix_scene
@@ -83,7 +84,7 @@ def unmix_one(args: argparse.Namespace, scene: Path, folder: Path, pipe: Any) ->
         unmix_scene(own, pipe, alone=True)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         logger.debug("%s failed", scene, exc_info=True)
-        return " ".join(str(error).split()) or type(error).__name__
+        return in_options(str(error), args) or type(error).__name__
     return ""
 
 

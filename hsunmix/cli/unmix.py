@@ -42,6 +42,10 @@ examples:
   hsunmix unmix EMIT_L2A_RFL_001.nc -r 6 --format cog --ortho --report -o out --resume
       the same, after the machine went down half way
 
+spectra (--endmembers, --fixed-endmembers, --library) are read from ENVI libraries (.hdr, .sli),
+  .csv (wavelength in the first column, then one column per spectrum; names in the first row),
+  .npz (endmembers or spectra, names, wavelengths) or .npy (one spectrum in each row, at the bands of the image)
+
 files written to DIR:
   abundances.hdr, .img    fraction of each material, one band per material (float32, NaN = nodata);
                           .tif with --format geotiff or cog, and so are:
