@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["QUALITY_CLASSES", "QUALITY_COLORS", "classify_quality", "residual_limit", "saturated_pixels"]
+__all__ = [
+    "QUALITY_CLASSES",
+    "QUALITY_COLORS",
+    "classify_quality",
+    "residual_limit",
+    "residual_over_noise",
+    "saturated_pixels",
+    "unexplained",
+]
 
 QUALITY_CLASSES = ("good", "nodata", "saturated", "poorly explained")
 """What the numbers of a quality map mean, from 0."""
 QUALITY_COLORS = ((46, 125, 50), (0, 0, 0), (255, 193, 7), (198, 40, 40))
 """Red, green and blue (0 to 255) of each class."""
 _POOR = 4.0  # times the median residual of the scene
+# No scene is mixed exactly linearly: with the right materials the median residual is 1 times the noise in simulated
+# scenes and 1.4 to 3.8 times in real ones, without one of them 5.8 to 12 times on Samson; at most 2.2 % of the pixels
+# are poorly explained with the right ones, 6 to 39 % where a material is missing that only some pixels hold.
+_ORDINARY = 5.0
+_FEW = 0.05
 _BRIGHTEST = 1.5  # reflectance; more is cloud, glint or a saturated detector
 
 
@@ -43,7 +56,45 @@ def residual_limit(residual: np.ndarray, noise: np.ndarray) -> float:
     Returns:
         Four times the median residual, and at least four times the noise.
     """
-    return float(_POOR * max(np.nanmedian(residual), np.sqrt(np.nanmean(np.square(noise, dtype=np.float64)))))
+    return float(_POOR * max(np.nanmedian(residual), _rms(noise)))
+
+
+def residual_over_noise(residual: np.ndarray, noise: np.ndarray) -> float:
+    """The residual of the median pixel in units of the noise: 1 where the model explains all but the noise.
+
+    Args:
+        residual: (H, W) or (N,) reconstruction error of the pixels; NaN = nodata.
+        noise: (B,) standard deviation of the noise; NaN in bad bands.
+
+    Returns:
+        The ratio; up to 5 is ordinary in real scenes, which no linear model explains to the last.
+    """
+    return float(np.nanmedian(residual) / max(_rms(noise), 1e-12))
+
+
+def unexplained(residual: np.ndarray, noise: np.ndarray) -> str | None:
+    """Whether a scene is explained so badly that a material may be missing.
+
+    Args:
+        residual: (H, W) or (N,) reconstruction error of the pixels; NaN = nodata.
+        noise: (B,) standard deviation of the noise; NaN in bad bands.
+
+    Returns:
+        What is wrong and what to do, for a warning; None where the residual is ordinary.
+    """
+    ratio = residual_over_noise(residual, noise)
+    poor = float(np.mean(residual[np.isfinite(residual)] > residual_limit(residual, noise)))
+    if ratio > _ORDINARY:
+        found = f"the residual is {ratio:.1f} times the noise (up to {_ORDINARY:g} times is ordinary)"
+    elif poor > _FEW:
+        found = f"{100 * poor:.0f} % of the pixels are poorly explained"
+    else:
+        return None
+    return f"{found}: a material may be missing; try more endmembers, other spectra or another library"
+
+
+def _rms(noise: np.ndarray) -> float:
+    return float(np.sqrt(np.nanmean(np.square(noise, dtype=np.float64))))
 
 
 def classify_quality(residual: np.ndarray, saturated: np.ndarray, limit: float) -> np.ndarray:

@@ -136,10 +136,13 @@ def trust_table(summary: Mapping[str, Any]) -> str:
         "signal to noise": snr,
         "noise of a band (median)": f"{summary['noise_std_median']:.2g} (reflectance)",
         "reconstruction error": f"{summary['residual_rms']:.4f} (root mean square, reflectance)",
+        "residual of the median pixel": f"{summary['residual_over_noise']:.1f} times the noise",
         "poorly explained": f"{poor} pixels ({100 * poor / measured:.2f} %)",
         "saturated": f"{quality['saturated']} pixels",
         "brightness": f"{mode}: {meaning}; 5, 50, 95 % of the pixels: {low:.2f}, {middle:.2f}, {high:.2f}",
     }
+    if summary["unexplained"]:
+        rows["warning"] = summary["unexplained"]
     return _table(rows)
 
 
