@@ -11,6 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .progress import shows_bars
+
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
 
@@ -91,7 +93,7 @@ def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
     except Exception as error:  # diffusers, huggingface_hub, safetensors and json each have their own
         logger.debug("loading failed", exc_info=True)
         raise ValueError(f"--checkpoint {checkpoint} can't be loaded: {error}") from error
-    pipe.set_progress_bar_config(disable=quiet, desc="unmixing", leave=False)
+    pipe.set_progress_bar_config(disable=quiet or not shows_bars(), desc="unmixing", leave=False)
     return pipe.to(device)
 
 

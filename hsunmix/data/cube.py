@@ -14,7 +14,7 @@ from .georeference import Georeference, OrthoGrid
 from .source import FunctionSource, PixelSource, read_window
 from .wavelengths import to_nanometers
 
-__all__ = ["Cube"]
+__all__ = ["Cube", "measured"]
 
 
 class Cube:
@@ -216,6 +216,19 @@ class Cube:
         cube = Cube(data, **({key: getattr(self, key) for key in kept} | {"product": self.product} | changes))
         cube.saturation = self.saturation
         return cube
+
+
+def measured(data: np.ndarray, nodata: np.ndarray) -> np.ndarray:
+    """The pixels that are unmixed: those with a number in every good band, not all of them zero.
+
+    Args:
+        data: (H, W, K) good bands.
+        nodata: (H, W) bool, True = nodata.
+
+    Returns:
+        (H, W) bool.
+    """
+    return np.isfinite(data).all(axis=2) & ~nodata & (data != 0).any(axis=2)
 
 
 def _divided(pixels: PixelSource | np.ndarray, factor: float) -> PixelSource | np.ndarray:

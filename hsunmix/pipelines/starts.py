@@ -64,12 +64,15 @@ def start_endmembers(
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
+    guessed = " (their number is estimated)" if num_endmembers is None and given is None else ""
     if given is not None and len(given) == count:
+        logger.info("endmembers: %d, given%s", count, "" if fixed is None else f", {len(fixed)} of them fixed")
         starts = given.expand(ensemble_size, -1, -1)
     elif library is not None:
         spectra = processor.spectra(library, cube, "library")
         if len(spectra) < count:
             raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
+        logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
         starts = select_from_library(cube.pixels, spectra, count, cube.noise_std).expand(ensemble_size, -1, -1)
     elif count > num_pixels:
         raise ValueError(
@@ -77,21 +80,25 @@ def start_endmembers(
             "`fixed_endmembers` or a larger cube."
         )
     else:
-        starts = _extract(cube, count, ensemble_size, generator)
+        starts, method = _extract(cube, count, ensemble_size, generator)
+        logger.info("endmembers: %d, extracted by %s%s", count, method.replace("_", " "), guessed)
         if given is not None:
+            logger.info("endmembers: %d of them replaced by those that are given", len(given))
             starts = torch.stack([_insert(start, given) for start in starts])
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
     return starts, movable, given is None and library is None
 
 
-def _extract(cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None) -> torch.Tensor:
-    """Blind endmembers (M, R, K): the best of the candidates, for further members the next best ones."""
+def _extract(
+    cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None
+) -> tuple[torch.Tensor, str]:
+    """Blind endmembers (M, R, K), the best of the candidates, for further members the next best ones; their method."""
     grid = cube.to_map(cube.pixels).nan_to_num()
     found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator)
     best = found.endmembers
     sets = [best, *(one[_match(best, one)] for one in found.candidates[1:ensemble_size])]
-    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)])
+    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.method
 
 
 def _insert(extracted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
