@@ -10,6 +10,7 @@ import pytest
 from hsunmix.cli import demo, unmix
 from hsunmix.cli.main import build_parser, main
 from hsunmix.data import read_cube, read_library, write_cube, write_library
+from hsunmix.simulation import PARAMETRIC_FAMILIES
 
 from .fake import FakePipeline
 
@@ -255,6 +256,13 @@ def test_demo_prints_coarse_and_refined(tmp_path, pipeline, capsys):
     assert main(["demo", "--blind", "--size", "16", "-r", "3", "-o", str(tmp_path / "blind")]) == 0
     rough, blind = (vars(call).get("endmembers") for call in pipeline.calls)
     assert rough.shape[0] == 3 and blind is None
+
+
+def test_names_of_simulated_materials_are_words():
+    assert set(demo._MATERIALS) == set(PARAMETRIC_FAMILIES)
+    for seed in (0, 2):
+        names = demo.simulate_scene(4, 16, 20.0, seed)["names"]
+        assert not any("parametric" in name or "_" in name for name in names) and len(set(names)) == 4
 
 
 def test_every_command_teaches(capsys):
