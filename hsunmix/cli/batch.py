@@ -77,13 +77,14 @@ def unmix_one(args: argparse.Namespace, scene: Path, folder: Path, pipe: Any) ->
     Returns:
         What went wrong, in one line; empty where nothing did.
     """
+    args.scene = scene  # named in all messages about it
     own = copy(args)
     own.cube, own.output, own.quiet = scene, folder, True
     own.argv = ["unmix", str(scene), "-o", str(folder), *_shared_options(args.argv, args)]
     try:
         unmix_scene(own, pipe, alone=True)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        logger.debug("%s failed", scene, exc_info=True)
+        logger.debug("failed", exc_info=True)
         return in_options(str(error), args) or type(error).__name__
     return ""
 

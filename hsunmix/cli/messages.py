@@ -61,7 +61,8 @@ class _OneLine(logging.Formatter):
         text = in_options(record.getMessage(), self._args)
         kind = "warning: " if record.levelno == logging.WARNING else ""
         trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        return f"hsunmix: {kind}{text}{trace}"
+        scene = getattr(self._args, "scene", None)  # of many
+        return f"hsunmix: {kind}{f'{scene}: ' if scene else ''}{text}{trace}"
 
 
 def set_up_messages(args: argparse.Namespace) -> None:

@@ -63,6 +63,9 @@ def test_warnings_of_the_library_name_options(capsys):
     logging.getLogger("hsunmix.anything").warning("Pass `reflectance_scale`, not %s.", 3)
     logging.getLogger("hsunmix.anything").info("not asked for")
     assert capsys.readouterr().err == "hsunmix: warning: Pass --scale, not 3.\n"
+    args.scene = "a.hdr"  # as `hsunmix batch` says which one it is at
+    logging.getLogger("hsunmix.anything").warning("Too dark.")
+    assert capsys.readouterr().err == "hsunmix: warning: a.hdr: Too dark.\n"
 
 
 def test_a_library_in_the_wrong_place(tmp_path, capsys, monkeypatch):

@@ -252,6 +252,14 @@ def test_bad_input_is_refused_by_name(pipe, kwargs, message):
         pipe(**call)
 
 
+def test_a_small_library_given_as_endmembers_is_doubted(pipe, caplog):
+    spectra = np.random.default_rng(0).uniform(0.1, 0.9, (25, 40))
+    pipe(CUBE, endmembers=spectra[:4], num_inference_steps=0)
+    assert "`library`" not in caplog.text
+    pipe(CUBE, endmembers=spectra, num_inference_steps=0)
+    assert "all of the 25 spectra" in caplog.text and "`library`" in caplog.text
+
+
 def test_bands_that_come_first_are_doubted(pipe, caplog):
     cube = simulate(rank=3, snr_db=35.0).cube.numpy()
     pipe(cube, num_endmembers=3, num_inference_steps=0)
