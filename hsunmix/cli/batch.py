@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, output_folder, say
+from .messages import in_options
 from .options import add_unmixing_options, load_networks
 from .processes import group_rank, own_device, run_processes, starts_group
 from .unmix import unmix_scene
@@ -76,14 +77,15 @@ def unmix_one(args: argparse.Namespace, scene: Path, folder: Path, pipe: Any) ->
     Returns:
         What went wrong, in one line; empty where nothing did.
     """
+    args.scene = scene  # named in all messages about it
     own = copy(args)
     own.cube, own.output, own.quiet = scene, folder, True
     own.argv = ["unmix", str(scene), "-o", str(folder), *_shared_options(args.argv, args)]
     try:
         unmix_scene(own, pipe, alone=True)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        logger.debug("%s failed", scene, exc_info=True)
-        return " ".join(str(error).split()) or type(error).__name__
+        logger.debug("failed", exc_info=True)
+        return in_options(str(error), args) or type(error).__name__
     return ""
 
 

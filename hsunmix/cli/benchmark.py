@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, measurement, output_folder, say
+from .progress import progress
 
 DESCRIPTION = """\
 Unmix scenes whose reference is known, at several noise levels, and tabulate the abundance RMSE and spectral angle of
@@ -55,8 +56,6 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, write both files, print the table."""
-    from tqdm.auto import tqdm
-
     from hsunmix.data import write_json
     from hsunmix.evaluation import benchmark
 
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     pipe = load_pipeline(args.checkpoint, choose_device(args.device), args.quiet)
     pipe.set_progress_bar_config(disable=True)
     total = len(scenes) * len(levels) * sum(args.seeds if track == "blind" else 1 for track in tracks)
-    with tqdm(total=total, disable=args.quiet, unit="run") as bar:
+    with progress(total, "run", args.quiet) as bar:
         scores = benchmark.run(
             pipe,
             scenes,

@@ -11,6 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .progress import shows_bars
+
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
 
@@ -91,7 +93,7 @@ def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
     except Exception as error:  # diffusers, huggingface_hub, safetensors and json each have their own
         logger.debug("loading failed", exc_info=True)
         raise ValueError(f"--checkpoint {checkpoint} can't be loaded: {error}") from error
-    pipe.set_progress_bar_config(disable=quiet, desc="unmixing", leave=False)
+    pipe.set_progress_bar_config(disable=quiet or not shows_bars(), desc="unmixing", leave=False)
     return pipe.to(device)
 
 
@@ -119,14 +121,15 @@ def spectra_at_bands(library: SpectralLibrary, cube: Cube, option: str, drop_inc
     import numpy as np
 
     from hsunmix.data import SpectralLibrary
+    from hsunmix.data.axes import why_bands_differ
 
     if library.wavelengths is not None and cube.wavelengths is not None:
         library = library.resample(cube.wavelengths, cube.fwhm)
     elif library.num_bands != cube.num_bands:
-        without = "the spectra have" if library.wavelengths is None else "the cube has"
+        known = (library.wavelengths is not None, cube.wavelengths is not None)
         raise ValueError(
-            f"{option}: {library.num_bands} bands, the cube has {cube.num_bands}, and {without} no wavelengths to "
-            "resample them by"
+            f"{option}: {library.num_bands} bands, the cube has {cube.num_bands}: "
+            + why_bands_differ(library.spectra.shape, known[0], cube.shape, known[1])
         )
     missing = ~np.isfinite(library.spectra) & cube.band_mask
     complete = ~missing.any(axis=1)
@@ -139,6 +142,7 @@ def spectra_at_bands(library: SpectralLibrary, cube: Cube, option: str, drop_inc
         where = f"{'bands' if cube.wavelengths is None else 'wavelengths (nm)'} {places.min()} to {places.max()}"
         raise ValueError(
             f"{option}: no values at {len(bands)} bands of the cube, {where}; use spectra that cover them"
+            + ("" if drop_incomplete else ", or --library, which leaves incomplete ones out")
         )
     return filled
 
@@ -185,7 +189,7 @@ def measurement(pipe: Any, args: argparse.Namespace, runs: list[dict[str, Any]])
     """
     from hsunmix.hub import weights_sha256
 
-    about_the_machine = {"run", "argv", "output", "pictures", "overwrite", "quiet", "verbose", "debug"}
+    about_the_machine = {"run", "argv", "output", "option_names", "pictures", "overwrite", "quiet", "verbose", "debug"}
     settings = {key: _without_folders(value) for key, value in vars(args).items() if key not in about_the_machine}
     return {"settings": settings, "versions": versions(), "weights": weights_sha256(pipe), "runs": runs}
 

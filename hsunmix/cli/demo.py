@@ -9,7 +9,7 @@ from typing import Any
 from .common import choose_device, distinct, first, load_pipeline, output_folder, say
 
 DESCRIPTION = """\
-Simulate a scene whose truth is known (parametric spectra, 20 dB of noise), unmix it, and compare the coarse estimate
+Simulate a scene whose truth is known (spectra made up, 20 dB of noise), unmix it, and compare the coarse estimate
 with the refined one. The materials are known only roughly, as from a field campaign: every spectrum that the method
 gets is 5 degrees off (--blind: it gets none, only their number). Writes pictures of both beside the truth.
 """
@@ -100,12 +100,26 @@ def simulate_scene(num_endmembers: int, size: int, snr: float, seed: int) -> dic
     return scene_arrays(scene)
 
 
+# Families of the parametric spectra as a reader would call them.
+_MATERIALS = {
+    "mineral": "mineral",
+    "ferric_mineral": "iron mineral",
+    "soil": "soil",
+    "leaf": "green leaf",
+    "dry_vegetation": "dry vegetation",
+    "water": "water",
+    "flat": "concrete or asphalt",
+    "painted": "paint or plastic",
+}
+
+
 def scene_arrays(scene: Any) -> dict[str, Any]:
     """A simulated scene as numpy arrays; `cube` is clean and `observed` noisy, as `evaluate` expects."""
     fields = ("endmembers", "abundances", "brightness", "noise_std", "wavelengths", "fwhm")
     arrays = {key: getattr(scene, key) for key in fields} | {"cube": scene.clean, "observed": scene.cube}
     known = {key: value.cpu().numpy() for key, value in arrays.items() if value is not None}
-    return known | {"names": distinct(scene.names)}
+    names = [_MATERIALS.get(name.removeprefix("parametric "), name) for name in scene.names]
+    return known | {"names": distinct(names)}
 
 
 def score(endmembers: Any, abundances: Any, scene: dict[str, Any]) -> dict[str, Any]:

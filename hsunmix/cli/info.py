@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .common import bundled_checkpoints, devices, say, versions
+from .results import NAMES_OF_A_LIBRARY, extent, how_well_explained, number_of_materials
+from .tiled import WORK_FOLDER
+
+if TYPE_CHECKING:
+    from hsunmix.data import Cube
 
 DESCRIPTION = """\
-Say what a file holds: shape, wavelengths, scale, bad bands and nodata of a cube, spectra of a library, components of a
-checkpoint. Without a file: versions, bundled checkpoints and devices.
+Say what a file holds: shape, wavelengths, scale, and the bands and pixels of a cube that `hsunmix unmix` would use;
+spectra of a library; materials and files of a result; components of a checkpoint. Without a file: versions, bundled
+checkpoints and devices.
 """
 
 EXAMPLES = """\
@@ -19,6 +25,8 @@ examples:
   hsunmix info
   hsunmix info scene.hdr
   hsunmix info usgs.sli
+  hsunmix info out
+      what `hsunmix unmix ... -o out` has found
   hsunmix info path/to/checkpoint
 """
 
@@ -39,7 +47,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
         "file",
         metavar="FILE",
         nargs="?",
-        help="cube, spectral library, checkpoint folder, or a bundled checkpoint's name",
+        help="cube, spectral library, folder of results or of a checkpoint, or a bundled checkpoint's name",
     )
     return parser
 
@@ -52,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if not path.exists() and args.file in bundled_checkpoints():
         path = Path(__file__).resolve().parent.parent / "checkpoints" / args.file
     if path.is_dir() and not list(path.glob("ENMAP*-METADATA.XML")):
-        return _lines(describe_checkpoint(path))
+        return _lines(describe_folder(path))
     if _is_library(path):
         return _lines(describe_library(path))
     return _lines(describe_cube(path))
@@ -74,15 +82,56 @@ def describe_installation() -> list[tuple[str, str]]:
     ]
 
 
+def describe_folder(folder: Path) -> list[tuple[str, str]]:
+    """A result or a checkpoint.
+
+    Raises:
+        ValueError: neither of them.
+    """
+    if (folder / "summary.json").is_file():
+        return describe_result(folder)
+    if (folder / WORK_FOLDER).is_dir():
+        raise ValueError(f"{folder} holds an interrupted run: the command that began it goes on with --resume")
+    return describe_checkpoint(folder)
+
+
+def describe_result(folder: Path) -> list[tuple[str, str]]:
+    """Materials, shares, how well they explain the scene, files."""
+    summary = _read_json(folder / "summary.json")
+    if "endmembers" not in summary:
+        raise ValueError(f"{folder} holds no result of `hsunmix unmix`; of a simulated scene name the file")
+    cube = summary["cube"]
+    lines = [
+        ("result", str(folder)),
+        ("cube", f"{cube['path']}: {extent(cube['shape'], cube['bad_bands'])}"),
+        ("nodata", f"{cube['nodata_pixels']} of {cube['shape'][0] * cube['shape'][1]} pixels"),
+        ("materials", number_of_materials(summary)),
+    ]
+    for entry in summary["endmembers"]:
+        share = f"mean abundance {100 * entry['mean_abundance']:.1f} %, purest pixel {100 * entry['maximum']:.0f} %"
+        lines.append((f"  {entry['name']}", share))
+    if summary["settings"].get("library") is not None:
+        lines.append(("", NAMES_OF_A_LIBRARY))
+    lines += [("brightness", summary["brightness_mode"]), ("residual", how_well_explained(summary))]
+    if summary["unexplained"]:
+        lines.append(("warning", summary["unexplained"]))
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return [*lines, ("files", ", ".join(files))]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable ({error})") from error
+
+
 def describe_checkpoint(folder: Path) -> list[tuple[str, str]]:
     """Components, their sizes, and the defaults stored with them."""
     index = folder / "model_index.json"
     if not index.is_file():
-        raise ValueError(f"{folder} is a folder without model_index.json: not a checkpoint")
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{index}: not readable ({error})") from error
+        raise ValueError(f"{folder} is a folder without summary.json or model_index.json: no result, no checkpoint")
+    content = _read_json(index)
     lines = [("checkpoint", str(folder)), ("pipeline", str(content.get("_class_name", "?")))]
     for key, value in content.items():
         if isinstance(value, list) and len(value) == 2:
@@ -98,12 +147,15 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     import numpy as np
 
     from hsunmix.data import open_cube
+    from hsunmix.data.cube import measured
     from hsunmix.tiling import sample_scene
 
-    cube = open_cube(path)
+    by_file = open_cube(path, bands="file")
+    cube = by_file.without_bands("water")
     height, width, bands = cube.shape
     sample = sample_scene(cube, _SAMPLE)  # a granule is not read as a whole
-    values = sample.data[~sample.nodata_mask][:, sample.band_mask]
+    good = measured(sample.data[:, :, sample.band_mask], sample.nodata_mask)
+    values = sample.data[good][:, sample.band_mask]
     lines = [("cube", str(cube.path or path)), ("shape", f"{height} rows x {width} columns x {bands} bands")]
     if cube.product:
         lines.insert(1, ("product", cube.product))
@@ -111,9 +163,9 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     if cube.fwhm is not None:
         lines.append(("band width", f"{np.median(cube.fwhm):.1f} nm (median)"))
     lines.append(("scale", f"numbers divided by {cube.scale:g}"))
-    lines.append(("bad bands", f"{int((~sample.band_mask).sum())} of {bands}"))
+    lines.append(("bands used", f"{sample.band_mask.sum()} of {bands}{_left_out(by_file, cube, sample)}"))
     if height * width <= _SAMPLE:
-        lines.append(("nodata", f"{int(sample.nodata_mask.sum())} of {height * width} pixels"))
+        lines.append(("nodata", f"{(~good).sum()} of {height * width} pixels"))
     if values.size:
         where = "" if height * width <= _SAMPLE else " (of a sample)"
         lines.append(("values", f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}{where}"))
@@ -129,9 +181,26 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     return lines
 
 
+def _left_out(by_file: Cube, cube: Cube, sample: Cube) -> str:
+    """Which bands `hsunmix unmix` leaves out unless told otherwise, and why."""
+    from hsunmix.data.bands import describe_bands
+
+    reasons = {
+        "bad by the file": ~by_file.band_mask,
+        "water vapour": by_file.band_mask & ~cube.band_mask,
+        "empty": cube.band_mask & ~sample.band_mask,
+    }
+    parts = [f"{reason} {describe_bands(mask, cube.wavelengths)}" for reason, mask in reasons.items() if mask.any()]
+    return f"; --mask-bands leaves out: {'; '.join(parts)}" if parts else ""
+
+
 def _is_library(path: Path) -> bool:
     if path.suffix.lower() == ".csv":
         return True
+    if path.suffix.lower() == ".npy" and path.is_file():
+        from hsunmix.data.readers import load_npy
+
+        return load_npy(path)["cube"].ndim == 2
     if path.suffix.lower() == ".npz":
         from hsunmix.data.readers import load_npz
 

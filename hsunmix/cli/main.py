@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hsunmix import __version__
 
 from . import adapt, app, batch, benchmark, demo, info, push, simulate, train, unmix
+from .messages import in_options, option_names, set_up_messages
 
 __all__ = ["build_parser", "main"]
 
@@ -54,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         group.add_argument("-q", "--quiet", action="store_true", help="no progress bars, no summary")
         group.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
         group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(option_names=option_names(command))
     return parser
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has printed help, version or an error
         return stop.code if isinstance(stop.code, int) else 0
     args.argv = list(sys.argv[1:] if argv is None else argv)
-    _set_up_messages(args)
+    set_up_messages(args)
     try:
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
@@ -98,25 +98,11 @@ def _plain(error: Exception, args: argparse.Namespace) -> str:
     """The message; of a full disk the system says neither which nor what became of the results."""
     if isinstance(error, OSError) and error.strerror == os.strerror(errno.ENOSPC) and getattr(args, "output", None):
         return f"the disk of {args.output} is full: no result was written, older ones are as they were"
-    return str(error) or type(error).__name__
+    return in_options(str(error), args) or type(error).__name__
 
 
 def _error(message: str) -> None:
     print(f"hsunmix: error: {' '.join(message.split())}", file=sys.stderr)
-
-
-def _set_up_messages(args: argparse.Namespace) -> None:
-    level = logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(format="hsunmix: %(message)s", stream=sys.stderr, level=logging.WARNING)
-    logging.getLogger("hsunmix").setLevel(level)
-    if not args.debug:
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.showwarning = _show_warning
-
-
-def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"hsunmix: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FILES = ("abundances.hdr", "abundances.tif", "endmembers.hdr", "results.npz", "summary.json")
 SPECTRA = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")  # fields of the pipeline's output
+NAMES_OF_A_LIBRARY = "a name means the nearest spectrum in the library, not that the material was identified"
 _PREVIEW = 1000  # pixels of the longer side of pictures
 _STATISTICS = 2_000_000  # pixels that numbers of the summary are computed from, at most
 
@@ -30,7 +31,7 @@ class SceneMaps:
         uncertainty: (H, W, R) standard deviations, or None.
         brightness: (H, W).
         residual: (H, W).
-        quality: (H, W) uint8, index into `hsunmix.tiling.QUALITY_CLASSES`.
+        quality: (H, W) uint8, index into `hsunmix.pipelines.quality.QUALITY_CLASSES`.
     """
 
     abundances: np.ndarray
@@ -47,7 +48,7 @@ class SceneMaps:
     def layers(self, names: Sequence[str]) -> list[MapLayer]:
         """The maps as they are written."""
         from hsunmix.data import MapLayer
-        from hsunmix.tiling import QUALITY_CLASSES, QUALITY_COLORS
+        from hsunmix.pipelines.quality import QUALITY_CLASSES, QUALITY_COLORS
 
         spread = [f"{name} (standard deviation)" for name in names]
         layers = [MapLayer("abundances", self.abundances, names, "fraction", "fraction of each material in a pixel")]
@@ -71,7 +72,7 @@ def scene_maps(cube: Cube, result: dict[str, Any]) -> SceneMaps:
         cube: what was unmixed.
         result: fields of the pipeline's output for this cube.
     """
-    from hsunmix.tiling import classify_quality, residual_limit, saturated_pixels
+    from hsunmix.pipelines.quality import classify_quality, residual_limit, saturated_pixels
 
     saturated = saturated_pixels(cube.data, cube.band_mask, cube.saturation)
     limit = residual_limit(result["residual"], result["noise"])
@@ -150,7 +151,7 @@ def publish(staging: Path, folder: Path) -> list[Path]:
 
 def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[str], mode: str) -> dict[str, Any]:
     """What was unmixed and what came out, in a few numbers for summary.json."""
-    from hsunmix.tiling import QUALITY_CLASSES
+    from hsunmix.pipelines.quality import QUALITY_CLASSES, residual_over_noise, unexplained
 
     step = max(1, int(np.ceil(np.sqrt(maps.brightness.size / _STATISTICS))))
     some = maps.thinned(step)
@@ -161,7 +162,7 @@ def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[
             "product": cube.product or None,
             "shape": cube.shape,
             "scale": cube.scale,
-            "bad_bands": int((~cube.band_mask).sum()),
+            "bad_bands": int(np.isnan(spectra["noise"]).sum()),
             "nodata_pixels": int(counts[1]),
             "wavelength_range_nm": None
             if cube.wavelengths is None
@@ -180,6 +181,8 @@ def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[
         "brightness_5_50_95_percentiles": np.nanpercentile(some.brightness, [5, 50, 95]),
         "quality": {name: int(count) for name, count in zip(QUALITY_CLASSES, counts)},
         "residual_rms": float(np.sqrt(np.nanmean(np.square(some.residual)))),
+        "residual_over_noise": residual_over_noise(some.residual, spectra["noise"]),
+        "unexplained": unexplained(some.residual, spectra["noise"]),
         "noise_std_median": float(np.nanmedian(spectra["noise"])),
         "snr_db": signal_to_noise(some, spectra),
     }
@@ -196,15 +199,39 @@ def signal_to_noise(maps: SceneMaps, spectra: dict[str, Any]) -> float | None:
     return float(10 * np.log10(signal / lines.shape[1] / noise)) if noise > 0 else None
 
 
+def extent(shape: Sequence[int], bad_bands: int) -> str:
+    """The size of a cube and how many of its bands are used."""
+    height, width, bands = shape
+    return f"{height} x {width} pixels, {bands - bad_bands} of {bands} bands used"
+
+
+def number_of_materials(summary: dict[str, Any]) -> str:
+    """How many there are, and whether that was known."""
+    settings = summary["settings"]
+    known = any(settings.get(key) is not None for key in ("num_endmembers", "endmembers", "fixed_endmembers"))
+    return f"{summary['num_endmembers']} endmembers" + ("" if known else " (number estimated; -r sets it)")
+
+
+def how_well_explained(summary: dict[str, Any]) -> str:
+    """The residual, beside the noise."""
+    quality = summary["quality"]
+    poor = quality["poorly explained"] / max(sum(quality.values()) - quality["nodata"], 1)
+    return (
+        f"reconstruction error {summary['residual_rms']:.4f} (RMS, reflectance); in the median pixel "
+        f"{summary['residual_over_noise']:.1f} times the noise; {100 * poor:.1f} % of the pixels poorly explained"
+    )
+
+
 def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
     """The summary for a reader at the terminal."""
-    height, width, bands = summary["cube"]["shape"]
-    snr = "" if summary["snr_db"] is None else f", SNR {summary['snr_db']:.0f} dB"
-    say(f"{height} x {width} pixels, {bands} bands{snr}: {summary['num_endmembers']} endmembers in {seconds:.1f} s")
+    snr = "no noise" if summary["snr_db"] is None else f"SNR {summary['snr_db']:.0f} dB"
+    say(f"{number_of_materials(summary)} in {seconds:.1f} s, {snr}, brightness {summary['brightness_mode']}")
     longest = max(len(entry["name"]) for entry in summary["endmembers"])
     say(f"  {'':{longest}}  mean abundance")
     for entry in summary["endmembers"]:
         bar = "#" * round(30 * entry["mean_abundance"])
         say(f"  {entry['name']:{longest}}  {100 * entry['mean_abundance']:5.1f} %  {bar}")
-    say(f"  reconstruction error {summary['residual_rms']:.4f} (RMS, reflectance)")
+    if summary["settings"].get("library") is not None:
+        say(f"  {NAMES_OF_A_LIBRARY}")
+    say(f"  {how_well_explained(summary)}")
     say(f"written to {folder}: abundances, endmembers, quality, results.npz, summary.json and pictures")

@@ -17,7 +17,7 @@ What you don't fix is drawn at random from the seed.
 EXAMPLES = """\
 examples:
   hsunmix simulate -r 5 --snr 30 -o sim
-      parametric spectra (minerals, soils, leaves, water, man-made), linear mixing
+      made-up spectra (minerals, soils, leaves, water, man-made), linear mixing
   hsunmix simulate -r 6 --library usgs.hdr --sensor emit --mixing bilinear --max-purity 0.8 -o sim
       library spectra at the bands of EMIT, no pure pixel
   hsunmix simulate -o sim && hsunmix unmix sim/scene.hdr -r 4 -o out

@@ -15,7 +15,8 @@ from .common import bundled_checkpoints, say, versions
 from .known import name_endmembers
 from .options import DEFAULT_OVERLAP, SETTINGS
 from .processes import Ranks, in_group
-from .results import SPECTRA, SceneMaps, publish, report, summarize, write_results
+from .progress import progress
+from .results import SPECTRA, SceneMaps, extent, publish, report, summarize, write_results
 
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
@@ -135,6 +136,9 @@ def run_tiled(
     settings = settings_of(args, cube, known, plan, ranks.device)
     if ranks.is_main:
         store.begin(settings, args.resume)
+        if not args.quiet:
+            used = extent(cube.shape, int((~cube.band_mask).sum()))
+            say(f"{args.cube}: {used}, {len(plan.tiles)} tiles of {plan.size} x {plan.size} pixels")
     ranks.barrier()
     run = TiledUnmixing(load(), cube, plan, store, _options(args, known, ranks.device, settings["sample"]))
     lap("load")
@@ -147,7 +151,8 @@ def run_tiled(
     mine = [tile for tile in plan.tiles[ranks.rank :: ranks.count] if tile.index not in finished]
     if ranks.is_main and finished and not args.quiet:
         say(f"continuing: {len(finished)} of {len(plan.tiles)} tiles are finished")
-    with _progress(len(mine), args.quiet or not ranks.is_main) as bar:
+    where = " of this process" if in_group() else ""
+    with progress(len(mine), "tile", args.quiet or not ranks.is_main, where) as bar:
         run.run_tiles(mine, bar.update)
     ranks.barrier()
     lap("tiles")
@@ -181,13 +186,6 @@ def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device
     )
 
 
-def _progress(total: int, quiet: bool) -> Any:
-    from tqdm import tqdm
-
-    share = " of this process" if in_group() else ""
-    return tqdm(total=total, desc=f"tiles{share}", unit="tile", disable=quiet, leave=False, smoothing=0.05)
-
-
 def _write(
     args: argparse.Namespace,
     cube: Cube,
@@ -200,7 +198,8 @@ def _write(
     num_processes: int,
 ) -> None:
     from hsunmix.data import write_json
-    from hsunmix.tiling import classify_quality, peak_memory
+    from hsunmix.pipelines.quality import classify_quality
+    from hsunmix.tiling import peak_memory
 
     merged, channels = run.merge()
     scene = run.scene_result()
@@ -232,4 +231,4 @@ def _write(
         write_report(staging, summary, settings, versions(), args.argv)
     publish(staging, args.output)
     if not args.quiet:
-        report(args.output, summary, sum(laps.values()))
+        report(args.output, summary | about, sum(laps.values()))

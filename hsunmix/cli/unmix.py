@@ -13,7 +13,7 @@ from .common import choose_device, first, load_pipeline, output_folder, say, ver
 from .known import name_endmembers, read_known_spectra
 from .options import SETTINGS, add_unmixing_options, load_networks, open_scene
 from .processes import Ranks, group_rank, join_group, run_processes, starts_group
-from .results import FILES, SPECTRA, publish, report, scene_maps, summarize, write_results
+from .results import FILES, SPECTRA, extent, publish, report, scene_maps, summarize, write_results
 from .tiled import WORK_FOLDER, plan_scene, run_tiled, work_folder
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ examples:
       a whole granule, in tiles that fit in --memory; GeoTIFF on a map, and a page to read
   hsunmix unmix EMIT_L2A_RFL_001.nc -r 6 --format cog --ortho --report -o out --resume
       the same, after the machine went down half way
+
+spectra (--endmembers, --fixed-endmembers, --library) are read from ENVI libraries (.hdr, .sli),
+  .csv (wavelength in the first column, then one column per spectrum; names in the first row),
+  .npz (endmembers or spectra, names, wavelengths) or .npy (one spectrum in each row, at the bands of the image)
 
 files written to DIR:
   abundances.hdr, .img    fraction of each material, one band per material (float32, NaN = nodata);
@@ -134,6 +138,8 @@ def unmix_at_once(
     clock.lap("read")
     pipe = load_networks(args, load_pipeline, device, args.quiet) if pipe is None else pipe
     clock.lap("load")
+    if not args.quiet:
+        say(f"{args.cube}: {extent(cube.shape, int((~cube.band_mask).sum()))}")
     output = pipe(
         cube,
         num_endmembers=args.num_endmembers,
@@ -172,7 +178,7 @@ def unmix_at_once(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     if not args.quiet:
-        report(folder, summary, clock.laps["unmix"])
+        report(folder, summary | about, clock.laps["unmix"])
     return 0
 
 

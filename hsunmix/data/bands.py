@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["WATER_VAPOUR", "detector_overlap", "outside_intervals", "parse_intervals"]
+__all__ = ["WATER_VAPOUR", "describe_bands", "detector_overlap", "outside_intervals", "parse_intervals"]
 
 # nm; the two strong water-vapour bands, and the end of the range, where signal is low and detectors are noisy
 WATER_VAPOUR: tuple[tuple[float, float], ...] = ((1310.0, 1490.0), (1770.0, 2050.0), (2440.0, np.inf))
@@ -60,6 +60,34 @@ def parse_intervals(text: str) -> list[tuple[float, float]]:
             raise ValueError(f"the interval {part.strip()!r} ends before it begins")
         intervals.append((low, high))
     return intervals
+
+
+def describe_bands(bands: Any, wavelengths: Any = None) -> str:
+    """Bands in words, neighbours as one range.
+
+    Args:
+        bands: (B,) bool, True = named.
+        wavelengths: (B,) in nm, or None.
+
+    Returns:
+        Wavelengths like "1314-1483, 1775-2043 nm", or band numbers, from 1; empty for no band.
+
+    Example:
+        >>> describe_bands([True, False, True, True])
+        'bands 1, 3-4'
+        >>> describe_bands([True, False, True, True], [400.0, 500.0, 600.0, 700.0])
+        '400, 600-700 nm'
+    """
+    named = np.asarray(bands, dtype=bool)
+    centers = np.arange(1, len(named) + 1) if wavelengths is None else np.asarray(wavelengths).round().astype(int)
+    order = np.argsort(centers, kind="stable")
+    places = np.flatnonzero(named[order])
+    if not len(places):
+        return ""
+    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    ends = [(centers[order[run[0]]], centers[order[run[-1]]]) for run in runs]
+    text = ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in ends)
+    return f"bands {text}" if wavelengths is None else f"{text} nm"
 
 
 def detector_overlap(first: Any, second: Any) -> np.ndarray:

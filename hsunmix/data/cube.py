@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from .axes import check_band_axis
 from .bands import WATER_VAPOUR, Intervals, outside_intervals
 from .georeference import Georeference, OrthoGrid
 from .source import FunctionSource, PixelSource, read_window
 from .wavelengths import to_nanometers
 
-__all__ = ["Cube"]
+__all__ = ["Cube", "measured"]
 
 
 class Cube:
@@ -64,7 +65,7 @@ class Cube:
         self.wavelengths: np.ndarray | None = None
         if wavelengths is not None:
             self.wavelengths, fwhm = to_nanometers(wavelengths, None, fwhm)
-            _check_band_axis(self.shape, len(self.wavelengths))
+            check_band_axis(self.shape, len(self.wavelengths), "wavelengths")
         self.fwhm: np.ndarray | None = None if fwhm is None else np.asarray(fwhm, dtype=np.float64)
         self.band_mask: np.ndarray = np.ones(self.num_bands, bool) if band_mask is None else np.array(band_mask, bool)
         for label, value in (("fwhm", self.fwhm), ("band_mask", self.band_mask)):
@@ -217,6 +218,19 @@ class Cube:
         return cube
 
 
+def measured(data: np.ndarray, nodata: np.ndarray) -> np.ndarray:
+    """The pixels that are unmixed: those with a number in every good band, not all of them zero.
+
+    Args:
+        data: (H, W, K) good bands.
+        nodata: (H, W) bool, True = nodata.
+
+    Returns:
+        (H, W) bool.
+    """
+    return np.isfinite(data).all(axis=2) & ~nodata & (data != 0).any(axis=2)
+
+
 def _divided(pixels: PixelSource | np.ndarray, factor: float) -> PixelSource | np.ndarray:
     """Pixels divided by a number, in memory or when they are read."""
     if isinstance(pixels, np.ndarray):
@@ -251,19 +265,3 @@ def _missing(finite: np.ndarray, band_mask: np.ndarray, nodata_mask: np.ndarray)
     if not nodata.all():
         band_mask = band_mask & finite[~nodata].any(axis=0)
     return band_mask, nodata | ~finite[:, :, band_mask].all(axis=2)
-
-
-def _check_band_axis(shape: tuple[int, ...], num_wavelengths: int) -> None:
-    if shape[2] == num_wavelengths:
-        return
-    if shape[0] == num_wavelengths:
-        raise ValueError(
-            f"`cube` has the shape {shape} and there are {num_wavelengths} wavelengths: its bands come first. "
-            "Give it as (H, W, B): `cube.transpose(1, 2, 0)`"
-        )
-    if shape[1] == num_wavelengths:
-        raise ValueError(
-            f"`cube` has the shape {shape} and there are {num_wavelengths} wavelengths: its bands are in the middle. "
-            "Give it as (H, W, B): `cube.transpose(0, 2, 1)`"
-        )
-    raise ValueError(f"`wavelengths` has {num_wavelengths} values, `cube` has {shape[2]} bands; give one per band")

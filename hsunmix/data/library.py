@@ -1,4 +1,4 @@
-"""Spectral libraries: ENVI (.sli), .npz and .csv, resampled to a sensor's bands."""
+"""Spectral libraries: ENVI (.sli), .npz, .npy and .csv, resampled to a sensor's bands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .envi import find_envi_pair, header_scale, header_wavelengths, ignored, open_envi
-from .readers import load_npz, naming
+from .readers import load_npy, load_npz, naming
 from .wavelengths import to_nanometers
 
 __all__ = ["SpectralLibrary", "read_library", "write_library"]
@@ -51,7 +51,7 @@ class SpectralLibrary:
         if self.wavelengths is not None:
             self.wavelengths, _ = to_nanometers(self.wavelengths)
             if len(self.wavelengths) != spectra.shape[1]:
-                raise ValueError(f"`wavelengths` has {len(self.wavelengths)} values for {spectra.shape[1]} bands")
+                raise ValueError(f"wavelengths has {len(self.wavelengths)} values for {spectra.shape[1]} bands")
 
     def __len__(self) -> int:
         return len(self.spectra)
@@ -109,7 +109,7 @@ class SpectralLibrary:
         target, widths = to_nanometers(wavelengths, None, fwhm)
         if self.wavelengths is None:
             raise ValueError(
-                "`library` has no wavelengths, so it can't be resampled; add them, or give it at the cube's bands"
+                "the spectra have no wavelengths to resample them by; add them, or give spectra at the cube's bands"
             )
         if len(target) == self.num_bands and np.allclose(target, self.wavelengths, rtol=0, atol=0.01):
             return SpectralLibrary(self.spectra, self.names, target)
@@ -119,7 +119,7 @@ class SpectralLibrary:
         spectra[(missing @ weights.T > 1e-3) | ~covered] = np.nan
         if not covered.any():
             raise ValueError(
-                f"`library` spans {self.wavelengths.min():.0f} to {self.wavelengths.max():.0f} nm; none of the bands "
+                f"the spectra span {self.wavelengths.min():.0f} to {self.wavelengths.max():.0f} nm; none of the bands "
                 f"({target.min():.0f} to {target.max():.0f} nm) lies inside"
             )
         return SpectralLibrary(spectra, self.names, target)
@@ -139,7 +139,7 @@ def _resampling_weights(
     """Weights (T, S) whose rows sum to 1, and which of the T bands the source covers."""
     values, inverse = np.unique(source, return_inverse=True)  # detectors overlap: equal centres share their weight
     if len(values) == 1:
-        raise ValueError("`library` has a single wavelength and can't be resampled")
+        raise ValueError("the spectra have a single wavelength and can't be resampled")
     steps = np.diff(values)
     own = np.interp(target, values, band_spacing(values))
     wanted = band_spacing(target) if fwhm is None else fwhm
@@ -166,6 +166,7 @@ def read_library(path: str | os.PathLike[str], wavelengths: Any = None) -> Spect
     |---|---|
     | ENVI library (`.hdr` or `.sli`) | spectra, names, wavelengths, scale factor; ignored values are NaN |
     | `.npz` | `spectra`, `endmembers` or `library` (L, B); `names`, `wavelengths` if there |
+    | `.npy` | (L, B) |
     | `.csv` | wavelength column first, then one column per spectrum; first row = names |
 
     Args:
@@ -181,12 +182,10 @@ def read_library(path: str | os.PathLike[str], wavelengths: Any = None) -> Spect
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in (".npz", ".csv"):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        library = _read_npz(path) if suffix == ".npz" else _read_csv(path)
-    else:
-        library = _read_envi(path)
+    own = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}.get(suffix)
+    if own is not None and not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    library = (own or _read_envi)(path)
     if wavelengths is None:
         return library
     with naming(path):
@@ -195,7 +194,7 @@ def read_library(path: str | os.PathLike[str], wavelengths: Any = None) -> Spect
 
 def _read_envi(path: Path) -> SpectralLibrary:
     if path.suffix.lower() not in ("", ".hdr", ".sli", ".img", ".dat"):
-        raise ValueError(f"{path}: libraries are read from ENVI (.sli, .hdr), .npz or .csv")
+        raise ValueError(f"{path}: spectra are read from ENVI libraries (.sli, .hdr), .csv, .npy or .npz")
     image = open_envi(path)
     header = image.header
     if str(header.get("file type", "")).lower() != "envi spectral library":
@@ -217,7 +216,7 @@ def _read_npz(path: Path) -> SpectralLibrary:
     key = next((key for key in _SPECTRA_KEYS if key in arrays), None)
     if key is None:
         raise ValueError(
-            f"{path}: no spectra; name the array (L, B) `spectra` or `endmembers`, found {sorted(arrays)}"
+            f'{path}: no spectra; name the array (L, B) "spectra" or "endmembers", found {sorted(arrays)}'
         )
     names = arrays.get("names")
     wavelengths = arrays.get("wavelengths")
@@ -227,6 +226,12 @@ def _read_npz(path: Path) -> SpectralLibrary:
             [] if names is None else [str(name) for name in np.ravel(names)],
             None if wavelengths is None else np.ravel(wavelengths),
         )
+
+
+def _read_npy(path: Path) -> SpectralLibrary:
+    spectra = np.asarray(load_npy(path)["cube"])
+    with naming(path):
+        return SpectralLibrary(spectra)
 
 
 def _read_csv(path: Path) -> SpectralLibrary:

@@ -19,7 +19,7 @@ from .hdf import read_hdf
 from .matlab import read_mat
 from .source import FunctionSource, largest_number
 
-__all__ = ["HDF_SUFFIXES", "TIFF_SUFFIXES", "as_cube", "load_npz", "naming", "open_cube", "read_cube"]
+__all__ = ["HDF_SUFFIXES", "TIFF_SUFFIXES", "as_cube", "load_npy", "load_npz", "naming", "open_cube", "read_cube"]
 
 HDF_SUFFIXES = (".nc", ".nc4", ".he5", ".h5", ".hdf5")
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -111,7 +111,7 @@ def _open(path: Path, wavelengths: Any, scale: float | None) -> Cube:
     if suffix in (".npy", ".npz", ".mat"):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        arrays = {".npy": _load_npy, ".npz": load_npz, ".mat": read_mat}[suffix](path)
+        arrays = {".npy": load_npy, ".npz": load_npz, ".mat": read_mat}[suffix](path)
         return _cube_from_arrays(arrays, path, wavelengths, scale)
     if suffix in HDF_SUFFIXES:
         return _replaced(read_hdf(path), wavelengths, scale)
@@ -194,7 +194,18 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
             raise _pickle_error(error) from error
 
 
-def _load_npy(path: Path) -> dict[str, np.ndarray]:
+def load_npy(path: Path) -> dict[str, np.ndarray]:
+    """The array of a .npy file, mapped, under the name `cube`; never unpickles.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The array by name, as `load_npz` returns them.
+
+    Raises:
+        ValueError: damaged, truncated, or pickled.
+    """
     with naming(path):
         try:
             return {"cube": np.load(path, mmap_mode="r", allow_pickle=False)}
@@ -268,7 +279,7 @@ def _cube_key(arrays: dict[str, np.ndarray]) -> str:
     if not solid and sized and flat:  # Samson is distributed as (B, N) under the name V
         return max(flat, key=lambda key: arrays[key].size)
     found = ", ".join(f"{key} {value.shape}" for key, value in arrays.items()) or "no numeric arrays"
-    raise ValueError(f"can't tell which array is the cube (found {found}); name it `cube`, shape (H, W, B)")
+    raise ValueError(f'can\'t tell which array is the cube (found {found}); name it "cube", shape (H, W, B)')
 
 
 def _unfold(key: str, data: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:

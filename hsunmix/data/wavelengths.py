@@ -52,7 +52,7 @@ def to_nanometers(wavelengths: Any, unit: str | None = None, fwhm: Any = None) -
     values = _numbers(wavelengths, "wavelengths")
     widths = None if fwhm is None else _numbers(fwhm, "fwhm")
     if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError("`wavelengths` must be positive and finite (nm or micrometres)")
+        raise ValueError("wavelengths must be positive and finite (nm or micrometres)")
     name = (unit or "").strip().lower()
     if name.rstrip("s") in _WAVENUMBER or name in _WAVENUMBER:
         return 1e7 / values, None if widths is None else 1e7 * widths / values**2
@@ -82,7 +82,7 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must be numbers") from error
+        raise ValueError(f"{name} must be numbers") from error
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"`{name}` must be one-dimensional with one value per band, got shape {array.shape}")
+        raise ValueError(f"{name} must be one-dimensional with one value per band, got shape {array.shape}")
     return array

@@ -175,7 +175,7 @@ def maps_html(result: Result) -> str:
         truth, known = None, ""
         if index in order and result.scene.truth is not None:
             truth = result.scene.truth["abundances"][:, :, order[index] : order[index] + 1]
-            called = result.scene.truth["names"][order[index]].removeprefix("parametric ").replace("_", " ")
+            called = result.scene.truth["names"][order[index]].replace("_", " ")
             known = f" (truth: {called}, {100 * truth.mean():.1f} %)"
         figure = plot_abundances(result.maps.abundances[:, :, part], [name], uncertainty, reference=truth)
         share = 100 * result.summary["endmembers"][index]["mean_abundance"]

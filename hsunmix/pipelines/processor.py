@@ -11,6 +11,9 @@ import numpy as np
 import torch
 
 from ..data import Cube, as_cube
+from ..data.axes import advice, spectral_axis, why_bands_differ
+from ..data.bands import describe_bands
+from ..data.cube import measured
 from ..physics import estimate_noise, scatter
 
 if TYPE_CHECKING:
@@ -119,13 +122,17 @@ class HyperspectralProcessor:
             order = np.argsort(cube.wavelengths[bands], kind="stable")
             bands = bands[order]
         selected = data[:, :, bands]
-        valid = np.isfinite(selected).all(-1) & ~cube.nodata_mask & (selected != 0).any(-1)
+        valid = measured(selected, cube.nodata_mask)
         if not valid.any():
             raise ValueError("`cube` has no usable pixel: every one is zero, NaN or nodata.")
+        if cube.wavelengths is None:  # whose number would tell
+            _warn_of_axes(data)
         pixels = np.ascontiguousarray(selected[valid], dtype=np.float32)
         scale = self._scale(pixels, cube, reflectance_scale)
         tensor = torch.from_numpy(pixels / np.float32(scale))
         step = max(1, len(tensor) // _NOISE_PIXELS)
+        noise_std = estimate_noise(tensor[::step], _LEAST_NOISE)
+        _say_what_is_used(cube, valid, bands, tensor, noise_std)
         return PreparedCube(
             pixels=tensor,
             valid=torch.from_numpy(valid),
@@ -134,7 +141,7 @@ class HyperspectralProcessor:
             wavelengths=None if cube.wavelengths is None else torch.as_tensor(cube.wavelengths[bands]).float(),
             fwhm=None if cube.fwhm is None else torch.as_tensor(cube.fwhm[bands]).float(),
             scale=scale,
-            noise_std=estimate_noise(tensor[::step], _LEAST_NOISE),
+            noise_std=noise_std,
         )
 
     @staticmethod
@@ -188,9 +195,10 @@ class HyperspectralProcessor:
                 raise ValueError(f"`{name}` must be real and (R, B), but has shape {tuple(values.shape)}.")
             values = values.detach().float().cpu()
             if values.shape[1] != prepared.num_bands:
+                shape = (*prepared.valid.shape, prepared.num_bands)
                 raise ValueError(
-                    f"`{name}` has {values.shape[1]} bands, but the cube has {prepared.num_bands}: resample it to the "
-                    "bands of the cube, or pass a `SpectralLibrary` with wavelengths, which is resampled for you."
+                    f"`{name}` has {values.shape[1]} bands, but the cube has {prepared.num_bands}: "
+                    + why_bands_differ(values.shape, own is not None, shape, prepared.wavelengths is not None)
                 )
             values = values[:, prepared.bands.cpu()]
         if not torch.isfinite(values).all():
@@ -200,6 +208,26 @@ class HyperspectralProcessor:
         if (values.amax(1) <= 0).any():
             raise ValueError(f"`{name}` holds a spectrum without positive values.")
         return values.to(prepared.pixels.device)
+
+
+def _say_what_is_used(
+    cube: Cube, valid: np.ndarray, bands: np.ndarray, pixels: torch.Tensor, noise_std: torch.Tensor
+) -> None:
+    left_out = np.ones(cube.num_bands, bool)
+    left_out[bands] = False
+    masked = describe_bands(left_out, cube.wavelengths) or "none"
+    counts = (valid.sum(), valid.size, len(bands), cube.num_bands)
+    logger.info("%d of %d pixels and %d of %d bands are used; masked: %s", *counts, masked)
+    snr = 10 * torch.log10(pixels.square().mean() / noise_std.square().mean())
+    logger.info("noise: standard deviation %.2g in the median band, SNR %.0f dB", noise_std.median(), snr)
+
+
+def _warn_of_axes(data: np.ndarray) -> None:
+    """Say so where another axis of (H, W, B) data looks like that of the bands."""
+    axis = spectral_axis(data)
+    if axis != 2:
+        height, width, bands = data.shape
+        logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", height, width, bands, advice(axis))
 
 
 def stack(items: Sequence[torch.Tensor | None], output_type: str, dtype: torch.dtype) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..data import as_cube, write_npz
+from ..data.cube import measured
 from ..physics import BrightnessModel
 from .processor import PreparedCube
 
@@ -130,7 +131,7 @@ class SceneModel:
         if cube.num_bands != self.num_bands:
             raise ValueError(f"`cube` has {cube.num_bands} bands, but `scene` was made from {self.num_bands}.")
         selected = cube.data[:, :, self.bands.cpu().numpy()]
-        valid = np.isfinite(selected).all(-1) & ~cube.nodata_mask & (selected != 0).any(-1)
+        valid = measured(selected, cube.nodata_mask)
         if not valid.any():
             raise ValueError("`cube` has no usable pixel: every one is zero, NaN or nodata.")
         pixels = np.ascontiguousarray(selected[valid], dtype=np.float32) / np.float32(self.scale)

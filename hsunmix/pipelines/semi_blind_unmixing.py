@@ -6,6 +6,7 @@ in closed form at every step (DDIM: Song et al., ICLR 2021; plug-and-play data c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,11 @@ from .chain import Chain, scene_chains
 from .ensemble import summarise
 from .output import SemiBlindUnmixingOutput
 from .processor import HyperspectralProcessor, stack
+from .quality import unexplained
 from .scene import SceneModel
 from .starts import start_endmembers
 
+logger = logging.getLogger(__name__)
 Generators = torch.Generator | list[torch.Generator] | None
 
 
@@ -211,6 +214,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             )  # [M, R, K], [R]
             exact = not bool(movable.any())
             model = brightness_model(one.pixels, starts[0], one.noise_std, brightness, exact)
+            logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             chains += [Chain(one, start, movable, model, extracted) for start in starts]
         batches = self._group(chains, batch_size)
 
@@ -221,6 +225,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         # 5. Posterior sampling: both chains start from the coarse estimate, noised to the level that `strength` says
         timesteps = self._timesteps(steps, strength, device)
         self._num_timesteps = len(timesteps)
+        if scene is None:
+            logger.info("denoising steps: %d, chains: %d", len(timesteps), len(chains))
         noise_scale = 0.0 if ensemble_size == 1 else 1.0
         latents, endmember_latents = self._start_latents(chains, generators, timesteps, noise_scale, latents)
         with self.progress_bar(total=len(timesteps)) as progress_bar:
@@ -253,6 +259,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             sampled = latents[members] if timesteps else None
             results.append(summarise(chains[members], sampled, ensemble_size > 1 or output_uncertainty))
         self.maybe_free_model_hooks()
+        if scene is None:
+            _warn_where_unexplained(results)
 
         kind = "np" if output_type == "np" else "pt"
         fields = {name: [result[name] for result in results] for name in results[0]}
@@ -462,6 +470,14 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         flat = scheduler.step(predicted, t, flat, return_dict=False)[0]
         parts = flat.split([x.numel() for x in latents])
         return [part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, latents, strict=True)]
+
+
+def _warn_where_unexplained(results: list[dict[str, Any]]) -> None:
+    for index, result in enumerate(results):
+        residual, noise = (result[name].float().cpu().numpy() for name in ("residual", "noise"))
+        reason = unexplained(residual, noise)
+        if reason is not None:
+            logger.warning("%s%s", f"cube {index + 1}: " if len(results) > 1 else "", reason)
 
 
 def _is_integer(value: Any) -> bool:

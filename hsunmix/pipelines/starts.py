@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from scipy.optimize import linear_sum_assignment
 from ..endmembers import estimate_num_endmembers, extract_endmembers, select_from_library
 from ..physics import spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
+
+logger = logging.getLogger(__name__)
+_MANY = 20  # endmembers; nobody knows so many to be in one scene
 
 
 def start_endmembers(
@@ -50,17 +54,25 @@ def start_endmembers(
     if count is None:
         count = estimate_num_endmembers(cube.pixels, cube.noise_std) if given is None else max(len(given), 2)
     num_pixels, num_bands = cube.pixels.shape
+    if given is not None and len(given) > min(num_bands, _MANY):
+        whole = "a whole library belongs in `library`, from which the endmembers are chosen"
+        if len(given) > num_bands:
+            raise ValueError(f"{len(given)} spectra are given, more than the {num_bands} usable bands: {whole}.")
+        logger.warning("all of the %d spectra that are given count as endmembers; %s", len(given), whole)
     if given is not None and count < len(given):
         raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
+    guessed = " (their number is estimated)" if num_endmembers is None and given is None else ""
     if given is not None and len(given) == count:
+        logger.info("endmembers: %d, given%s", count, "" if fixed is None else f", {len(fixed)} of them fixed")
         starts = given.expand(ensemble_size, -1, -1)
     elif library is not None:
         spectra = processor.spectra(library, cube, "library")
         if len(spectra) < count:
             raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
+        logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
         starts = select_from_library(cube.pixels, spectra, count, cube.noise_std).expand(ensemble_size, -1, -1)
     elif count > num_pixels:
         raise ValueError(
@@ -68,21 +80,25 @@ def start_endmembers(
             "`fixed_endmembers` or a larger cube."
         )
     else:
-        starts = _extract(cube, count, ensemble_size, generator)
+        starts, method = _extract(cube, count, ensemble_size, generator)
+        logger.info("endmembers: %d, extracted by %s%s", count, method.replace("_", " "), guessed)
         if given is not None:
+            logger.info("endmembers: %d of them replaced by those that are given", len(given))
             starts = torch.stack([_insert(start, given) for start in starts])
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
     return starts, movable, given is None and library is None
 
 
-def _extract(cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None) -> torch.Tensor:
-    """Blind endmembers (M, R, K): the best of the candidates, for further members the next best ones."""
+def _extract(
+    cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None
+) -> tuple[torch.Tensor, str]:
+    """Blind endmembers (M, R, K), the best of the candidates, for further members the next best ones; their method."""
     grid = cube.to_map(cube.pixels).nan_to_num()
     found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator)
     best = found.endmembers
     sets = [best, *(one[_match(best, one)] for one in found.candidates[1:ensemble_size])]
-    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)])
+    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.method
 
 
 def _insert(extracted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:

@@ -3,28 +3,22 @@
 from .engine import SceneResult, TiledUnmixing, UnmixingOptions
 from .memory import fits_at_once, parse_size, peak_memory, sample_pixels, tile_size, unmixing_memory
 from .plan import Tile, TilePlan, plan_tiles
-from .quality import QUALITY_CLASSES, QUALITY_COLORS, classify_quality, residual_limit, saturated_pixels
 from .sample import sample_scene
 from .store import TileStore
 
 __all__ = [
-    "QUALITY_CLASSES",
-    "QUALITY_COLORS",
     "SceneResult",
     "Tile",
     "TilePlan",
     "TileStore",
     "TiledUnmixing",
     "UnmixingOptions",
-    "classify_quality",
     "fits_at_once",
     "parse_size",
     "peak_memory",
     "plan_tiles",
-    "residual_limit",
     "sample_pixels",
     "sample_scene",
-    "saturated_pixels",
     "tile_size",
     "unmixing_memory",
 ]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import Cube, write_npz
+from ..data.cube import measured
+from ..pipelines.quality import residual_limit, saturated_pixels
 from .merge import merge_tiles
 from .plan import Tile, TilePlan
-from .quality import residual_limit, saturated_pixels
 from .sample import sample_scene
 from .store import TileStore
 
@@ -216,7 +217,7 @@ def _mask(scene: SceneModel, cube: Cube) -> np.ndarray:
 
 
 def _has_data(window: Cube) -> bool:
-    return bool((~window.nodata_mask & (window.data[:, :, window.band_mask] != 0).any(axis=2)).any())
+    return bool(measured(window.data[:, :, window.band_mask], window.nodata_mask).any())
 
 
 @contextmanager

@@ -219,7 +219,7 @@ def adapt_to_scene(
 
     Args:
         pipe: pretrained; its own weights stay as they are.
-        cube: one scene, as the pipeline takes it.
+        cube: (H, W, B), or anything else that the pipeline takes for one scene.
         folder: for the adapted pipeline.
         max_train_steps: optimiser steps.
         learning_rate: its largest value; warmed up, then decayed to 0 (cosine).

@@ -181,10 +181,13 @@ def trust_table(summary: Mapping[str, Any]) -> str:
         "signal to noise": snr,
         "noise of a band (median)": f"{summary['noise_std_median']:.2g} (reflectance)",
         "reconstruction error": f"{summary['residual_rms']:.4f} (root mean square, reflectance)",
+        "residual of the median pixel": f"{summary['residual_over_noise']:.1f} times the noise",
         "poorly explained": f"{poor} pixels ({100 * poor / measured:.2f} %)",
         "saturated": f"{quality['saturated']} pixels",
         "brightness": f"varies over the scene (free): {spread}" if free else "held constant (fixed)",
     }
+    if summary["unexplained"]:
+        rows["warning"] = summary["unexplained"]
     return _table(rows)
 
 

@@ -23,6 +23,8 @@ def plot_abundances(
 ) -> Any:
     """Abundance maps side by side; further rows for coarse estimate, reference and uncertainty where given.
 
+    Beside a reference each row says how far it is from it.
+
     Args:
         abundances: (H, W, R), fractions; NaN pixels are grey.
         names: R endmember names.
@@ -39,11 +41,13 @@ def plot_abundances(
     abundances = np.asarray(abundances)
     if abundances.ndim != 3:
         raise ValueError(f"`abundances` must have the shape (H, W, R), got {abundances.shape}")
+    truth = None if reference is None else _like(reference, abundances, "reference")
     rows = [("abundance" if coarse is None and reference is None else "refined", abundances)]
     if coarse is not None:
         rows.insert(0, ("coarse", _like(coarse, abundances, "coarse")))
-    if reference is not None:
-        rows.append(("reference", _like(reference, abundances, "reference")))
+    if truth is not None:
+        rows = [(f"{label}\nRMSE {_rmse(maps, truth):.4f}", maps) for label, maps in rows]
+        rows.append(("reference", truth))
     spread = None if uncertainty is None else _like(uncertainty, abundances, "uncertainty")
     names = endmember_names(names, abundances.shape[2], 28 if abundances.shape[2] <= _MOST_COLUMNS else 20)
     if len(rows) == 1 and spread is None:
@@ -56,6 +60,12 @@ def _like(maps: np.ndarray, abundances: np.ndarray, name: str) -> np.ndarray:
     if maps.shape != abundances.shape:
         raise ValueError(f"`{name}` has the shape {maps.shape}, `abundances` {abundances.shape}")
     return maps
+
+
+def _rmse(maps: np.ndarray, truth: np.ndarray) -> float:
+    """Root mean square error over the pixels and endmembers that both hold."""
+    square = np.square(maps - truth)
+    return float(np.sqrt(np.nanmean(square))) if np.isfinite(square).any() else float("nan")
 
 
 def _wrapped(abundances: np.ndarray, names: list[str]) -> Any:

@@ -38,7 +38,9 @@ def wrong_header(folder):
 
 
 def header_of_another(folder):
-    return [write_envi_raw(folder, make_cube().astype(np.float32), wavelength=list(range(400, 900, 50)))], "10 values"
+    return [
+        write_envi_raw(folder, make_cube().astype(np.float32), wavelength=list(range(400, 900, 50)))
+    ], "7 bands, but there are 10 wavelengths"
 
 
 def all_nodata(folder):

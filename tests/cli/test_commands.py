@@ -10,6 +10,7 @@ import pytest
 from hsunmix.cli import demo, unmix
 from hsunmix.cli.main import build_parser, main
 from hsunmix.data import read_cube, read_library, write_cube, write_library
+from hsunmix.simulation import PARAMETRIC_FAMILIES
 
 from .fake import FakePipeline
 
@@ -164,12 +165,8 @@ def test_warnings_are_one_line(tmp_path, pipeline, capsys):
 def test_info(scene, tmp_path, capsys):
     assert main(["info", str(scene)]) == 0
     text = capsys.readouterr().out
-    assert (
-        "6 rows x 8 columns x 41 bands" in text
-        and "400 to 2400 nm" in text
-        and "1 of 41" in text
-        and "1 of 48" in text
-    )
+    assert "6 rows x 8 columns x 41 bands" in text and "400 to 2400 nm" in text and "1 of 48" in text
+    assert "32 of 41; --mask-bands leaves out: bad by the file 1400 nm; water vapour 1350, 1450, 1800-2050 nm" in text
     path = write_library(tmp_path / "known", np.full((2, 41), 0.5), ["soil", "tree"], CENTERS)
     assert main(["info", str(path)]) == 0
     assert "soil, tree" in capsys.readouterr().out
@@ -184,6 +181,43 @@ def test_info(scene, tmp_path, capsys):
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     assert "torch" in text and "cpu" in text
+
+
+def test_info_and_unmix_count_alike(scene, tmp_path, pipeline, capsys):
+    cube = read_cube(scene)
+    data = cube.data.copy()
+    data[3, 3] = 0  # counts as no data
+    data[:, :, 5] = np.nan  # a bad band that no list mentions
+    path = write_cube(tmp_path / "gaps", data, CENTERS, band_mask=np.arange(41) != 20)
+    assert main(["info", str(path)]) == 0
+    info = capsys.readouterr().out
+    out = tmp_path / "out"
+    assert main(["unmix", str(path), "-r", "2", "-o", str(out)]) == 0
+    assert f"{path}: 6 x 8 pixels, 31 of 41 bands used" in capsys.readouterr().out
+    counted = json.loads((out / "summary.json").read_text())["cube"]
+    assert f"{41 - counted['bad_bands']} of 41; " in info and "empty 650 nm" in info
+    assert "2 of 48 pixels" in info
+
+
+def test_info_of_a_result(scene, tmp_path, pipeline, capsys):
+    out = tmp_path / "out"
+    path = write_library(tmp_path / "known", np.random.default_rng(0).random((5, 41)), list("abcde"), CENTERS)
+    assert main(["unmix", str(scene), "--library", str(path), "-o", str(out)]) == 0
+    written = capsys.readouterr().out
+    assert "3 endmembers (number estimated; -r sets it)" in written and "nearest spectrum in the library" in written
+    assert main(["info", str(out)]) == 0
+    text = capsys.readouterr().out
+    for word in ("32 of 41 bands used", "mean abundance", "1.0 times the noise", "nearest spectrum", "abundances.hdr"):
+        assert word in text, word
+    assert main(["unmix", str(scene), "-r", "3", "--overwrite", "-o", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "estimated" not in text and "library" not in text
+    (tmp_path / "unfinished" / ".hsunmix-unfinished").mkdir(parents=True)
+    assert main(["info", str(tmp_path / "unfinished")]) == 2
+    assert "--resume" in capsys.readouterr().err
+    np.save(tmp_path / "spectra.npy", np.ones((3, 7)))
+    assert main(["info", str(tmp_path / "spectra.npy")]) == 0
+    assert "3 x 7 bands" in capsys.readouterr().out
 
 
 def test_simulate_writes_a_scene_that_agrees_with_its_truth(tmp_path):
@@ -222,6 +256,13 @@ def test_demo_prints_coarse_and_refined(tmp_path, pipeline, capsys):
     assert main(["demo", "--blind", "--size", "16", "-r", "3", "-o", str(tmp_path / "blind")]) == 0
     rough, blind = (vars(call).get("endmembers") for call in pipeline.calls)
     assert rough.shape[0] == 3 and blind is None
+
+
+def test_names_of_simulated_materials_are_words():
+    assert set(demo._MATERIALS) == set(PARAMETRIC_FAMILIES)
+    for seed in (0, 2):
+        names = demo.simulate_scene(4, 16, 20.0, seed)["names"]
+        assert not any("parametric" in name or "_" in name for name in names) and len(set(names)) == 4
 
 
 def test_every_command_teaches(capsys):

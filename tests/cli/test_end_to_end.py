@@ -55,6 +55,39 @@ def test_unmix(checkpoint, scene, options, monkeypatch, capsys):
     assert summary["brightness_mode"] in ("free", "fixed") and summary["snr_db"] is not None
 
 
+def test_verbose_says_how(checkpoint, scene, monkeypatch, capsys):
+    monkeypatch.chdir(scene.parent)
+    command = ["unmix", "scene.hdr", "--checkpoint", str(checkpoint), "--overwrite", "-o", "out"]
+    assert main([*command, "-v"]) == 0
+    captured = capsys.readouterr()
+    for word in (
+        "bands are used; masked: ",
+        " nm",
+        "noise: ",
+        "extracted by ",
+        "estimated",
+        "brightness: ",
+        "steps: 2",
+    ):
+        assert word in captured.err, word
+    assert "(number estimated; -r sets it)" in captured.out and "\r" not in captured.out + captured.err
+    assert main([*command, "-r", "3"]) == 0
+    captured = capsys.readouterr()
+    assert "extracted" not in captured.err and "estimated" not in captured.out
+
+
+def test_a_missing_material_is_noticed(scene, tmp_path, capsys):
+    """Of what explains a scene and what doesn't, with weights that matter little here."""
+    for kept, noticed in ((3, False), (2, True)):
+        library = read_library(tmp_path / "known.hdr").subset(range(kept))
+        write_library(tmp_path / f"known{kept}", library.spectra, library.names, library.wavelengths)
+        out = tmp_path / f"out{kept}"
+        assert main(["unmix", str(scene), "--fixed-endmembers", f"{tmp_path}/known{kept}.hdr", "-o", str(out)]) == 0
+        error = capsys.readouterr().err
+        assert ("a material may be missing" in error) == noticed
+        assert bool(json.loads((out / "summary.json").read_text())["unexplained"]) == noticed
+
+
 def test_same_seed_same_files(checkpoint, scene, monkeypatch):
     monkeypatch.chdir(scene.parent)
     for out in ("first", "second"):
@@ -67,14 +100,23 @@ def test_same_seed_same_files(checkpoint, scene, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options",
-    ["-r 1", "-r 99", "-r 3 --steps -1", "-r 3 --strength 2", "-r 3 --ensemble 0", "-r 2 --endmembers known.hdr"],
+    ("options", "named"),
+    [
+        ("-r 1", "--num-endmembers"),
+        ("-r 99", "--num-endmembers"),
+        ("-r 3 --steps -1", "--steps"),
+        ("-r 3 --strength 2", "--strength"),
+        ("-r 3 --ensemble 0", "--ensemble"),
+        ("-r 2 --endmembers known.hdr", "--num-endmembers"),
+        ("--library known.hdr --endmembers known.hdr", "--library"),
+        ("-r 5 --library known.hdr", "--library"),
+    ],
 )
-def test_what_the_pipeline_refuses_is_one_line(checkpoint, scene, options, monkeypatch, capsys):
+def test_what_the_pipeline_refuses_is_one_line(checkpoint, scene, options, named, monkeypatch, capsys):
     monkeypatch.chdir(scene.parent)
     assert main(["unmix", "scene.hdr", *options.split(), "--checkpoint", str(checkpoint), "-o", "out"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("hsunmix: error: `") and error.count("\n") == 1
+    assert error.startswith(f"hsunmix: error: {named} ") and error.count("\n") == 1 and "`" not in error
 
 
 def test_damaged_checkpoint(checkpoint, scene, tmp_path, capsys):

@@ -173,7 +173,7 @@ def test_missing_files(tmp_path):
         ({"bands": None}, "no 'bands'"),
         ({"lines": "many"}, "many"),
         ({"samples": 0}, "at least 1"),
-        ({"wavelength": [1, 2, 3]}, "`wavelengths` has 3 values"),
+        ({"wavelength": [1, 2, 3]}, "7 bands, but there are 3 wavelengths"),
         ({"wavelength": ["a"] * 7}, "must be numbers"),
         ({"wavelength": [-1.0] * 7}, "positive"),
         ({"bbl": [1, 1]}, "`band_mask`"),

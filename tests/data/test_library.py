@@ -47,7 +47,7 @@ def test_missing_values_scale_and_units(tmp_path):
     assert library.drop_invalid().names == ["first"]
 
 
-def test_npz_and_csv(tmp_path):
+def test_npz_csv_and_npy(tmp_path):
     spectra = smooth(CENTERS)
     np.savez(tmp_path / "a.npz", endmembers=spectra, names=["a", "b", "c"], wavelengths=CENTERS / 1000)
     rows = ["wavelength,a,b,c", *(",".join(map(str, row)) for row in np.column_stack([CENTERS, spectra.T]).tolist())]
@@ -57,6 +57,10 @@ def test_npz_and_csv(tmp_path):
         np.testing.assert_allclose(library.spectra, spectra, rtol=1e-6)
         np.testing.assert_allclose(library.wavelengths, CENTERS)
         assert library.names == ["a", "b", "c"]
+    np.save(tmp_path / "a.npy", spectra)
+    plain = read_library(tmp_path / "a.npy")
+    np.testing.assert_allclose(plain.spectra, spectra, rtol=1e-6)
+    assert plain.wavelengths is None and plain.names == ["spectrum 1", "spectrum 2", "spectrum 3"]
     (tmp_path / "b.csv").write_text("\n".join(rows[1:]))
     assert read_library(tmp_path / "b.csv").names[0] == "spectrum 1"
 
@@ -85,13 +89,16 @@ def test_bad_libraries(tmp_path):
     np.savez(tmp_path / "b.npz", spectra=np.ones((0, 3)))
     with pytest.raises(ValueError, match=r"b\.npz.*no spectra"):
         read_library(tmp_path / "b.npz")
+    np.save(tmp_path / "c.npy", np.ones((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"c\.npy.*\(L, B\)"):
+        read_library(tmp_path / "c.npy")
     path = write_envi_raw(tmp_path, np.ones((2, 3, 4), dtype=np.float32))
     with pytest.raises(ValueError, match="is an image"):
         read_library(path)
     with pytest.raises(FileNotFoundError, match="nothing"):
         read_library(tmp_path / "nothing.sli")
     for bad in ({"names": ["a"]}, {"wavelengths": [1.0]}):
-        with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"):
+        with pytest.raises(ValueError, match=f"{next(iter(bad))}.* has 1 "):
             SpectralLibrary(np.ones((2, 3)), **bad)
     with pytest.raises(ValueError, match="`spectra`"):
         SpectralLibrary(np.ones(3))

@@ -79,7 +79,7 @@ def test_mat73_without_h5py_says_what_to_install(tmp_path, monkeypatch):
         ({"Y": np.ones((7, 21)), "nRow": 4, "nCol": 5}, "4 x 5"),
         ({"a": np.ones((2, 3, 4)), "b": np.ones((2, 3, 4))}, "which array"),
         ({"Y": np.ones((2, 3, 4)) * 1j}, "complex"),
-        ({"Y": np.ones((2, 3, 4)), "wavelengths": np.ones(5)}, "`wavelengths` has 5"),
+        ({"Y": np.ones((2, 3, 4)), "wavelengths": np.ones(5)}, "4 bands, but there are 5 wavelengths"),
     ],
 )
 def test_bad_arrays_name_the_file(tmp_path, content, message):

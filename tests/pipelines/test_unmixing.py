@@ -228,6 +228,9 @@ NM = np.linspace(400, 2400, 40)
         (bad(cube=CUBE[:1, :2], num_endmembers=3), "`num_endmembers`.*pixels"),
         (bad(num_endmembers=2.5), "`num_endmembers`"),
         (bad(endmembers=np.ones((3, 39))), "`endmembers`.*39 bands.*40"),
+        (bad(endmembers=np.ones((40, 3))), "one spectrum in each row"),
+        (bad(endmembers=np.ones((50, 40))), "50 spectra.*40 usable bands.*`library`"),
+        (bad(library=SpectralLibrary(np.ones((9, 20)), wavelengths=NM[::2])), "has \\(`wavelengths`\\)"),
         (bad(fixed_endmembers=np.ones((3, 41))), "`fixed_endmembers`.*41 bands"),
         (bad(endmembers=np.full((3, 40), np.nan)), "`endmembers`.*NaN"),
         (bad(endmembers=np.ones((3, 40)), num_endmembers=2), "`num_endmembers` is 2, but 3"),
@@ -247,6 +250,22 @@ def test_bad_input_is_refused_by_name(pipe, kwargs, message):
         call["num_endmembers"] = kwargs.get("num_endmembers")
     with pytest.raises(ValueError, match=message):
         pipe(**call)
+
+
+def test_a_small_library_given_as_endmembers_is_doubted(pipe, caplog):
+    spectra = np.random.default_rng(0).uniform(0.1, 0.9, (25, 40))
+    pipe(CUBE, endmembers=spectra[:4], num_inference_steps=0)
+    assert "`library`" not in caplog.text
+    pipe(CUBE, endmembers=spectra, num_inference_steps=0)
+    assert "all of the 25 spectra" in caplog.text and "`library`" in caplog.text
+
+
+def test_bands_that_come_first_are_doubted(pipe, caplog):
+    cube = simulate(rank=3, snr_db=35.0).cube.numpy()
+    pipe(cube, num_endmembers=3, num_inference_steps=0)
+    assert "transpose" not in caplog.text
+    pipe(cube.transpose(2, 0, 1), num_endmembers=3, num_inference_steps=0)
+    assert "if the bands of `cube` come first" in caplog.text and "transpose(1, 2, 0)" in caplog.text
 
 
 def test_unknown_bundled_checkpoint():

@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 
 from hsunmix.data import Cube, FunctionSource
+from hsunmix.pipelines.quality import (
+    classify_quality,
+    residual_limit,
+    residual_over_noise,
+    saturated_pixels,
+    unexplained,
+)
 from hsunmix.tiling import (
     TileStore,
-    classify_quality,
     fits_at_once,
     parse_size,
     plan_tiles,
-    residual_limit,
     sample_pixels,
     sample_scene,
-    saturated_pixels,
     tile_size,
     unmixing_memory,
 )
@@ -185,6 +189,18 @@ def test_quality():
     assert classify_quality(residual, saturated, 0.05).tolist() == [[0, 3, 1, 2]]
     assert residual_limit(residual, np.array([0.001, np.nan])) == pytest.approx(0.04)
     assert residual_limit(residual * 0, np.array([0.002, np.nan])) == pytest.approx(0.008)
+
+
+def test_a_scene_that_is_badly_explained_as_a_whole_does_not_pass():
+    """Relative to its own median nothing sticks out; relative to the noise everything does."""
+    noise = np.array([0.001, 0.001, np.nan])
+    residual = np.append(np.full(99, 0.004), np.nan)
+    assert residual_over_noise(residual, noise) == pytest.approx(4)
+    assert unexplained(residual, noise) is None  # ordinary in a real scene
+    assert "8.0 times the noise" in unexplained(2 * residual, noise)
+    assert "8.0 times" in unexplained(200 * residual, 100 * noise)  # whatever the unit
+    residual[:10] = 0.1  # a material that few pixels hold
+    assert "10 % of the pixels" in unexplained(residual, noise)
 
 
 def test_saturated_pixels():

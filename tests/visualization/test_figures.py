@@ -40,6 +40,15 @@ def test_any_number_of_endmembers(count):
     assert len([axes for axes in figure.axes if axes.images]) == 4 * count
 
 
+def test_rows_beside_a_reference_say_how_far_they_are_from_it():
+    values = maps()
+    away = values + 0.05
+    away[0, 0] = np.nan
+    figure = plot_abundances(away, coarse=values, reference=values)
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.images and axes.get_ylabel()]
+    assert labels[:3] == ["coarse\nRMSE 0.0000", "refined\nRMSE 0.0500", "reference"]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (60, 3)])
 def test_any_image_shape(tmp_path, shape):
     values = maps(*shape)

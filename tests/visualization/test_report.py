@@ -27,6 +27,8 @@ SUMMARY = {
     "brightness_5_50_95_percentiles": [0.5, 1.0, 1.5],
     "quality": {"good": 2900, "nodata": 12, "saturated": 3, "poorly explained": 85},
     "residual_rms": 0.0123,
+    "residual_over_noise": 6.2,
+    "unexplained": "the residual is 6.2 times the noise: a material may be missing",
     "noise_std_median": 0.002,
     "snr_db": None,
 }

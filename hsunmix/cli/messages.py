@@ -1,0 +1,86 @@
+"""Messages of the library in the words of the command line: its options instead of the arguments of Python."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import warnings
+from typing import Any
+
+__all__ = ["in_options", "option_names", "set_up_messages"]
+
+# Arguments of the library whose option has another name. All others have theirs: `fixed_endmembers` is
+# `--fixed-endmembers`.
+_OTHER_NAMES = {
+    "num_inference_steps": "steps",
+    "ensemble_size": "ensemble",
+    "reflectance_scale": "scale",
+    "output_uncertainty": "uncertainty",
+    "libraries": "library",
+    "read_library": "library",
+}
+
+
+def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Options of a command by the argument of the library that they stand for.
+
+    Args:
+        parser: of the command.
+
+    Returns:
+        Options like "--num-endmembers", by names like "num_endmembers".
+    """
+    names = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
+    others = {name: names[option] for name, option in _OTHER_NAMES.items() if option in names}
+    return others | names | {"cube": "the cube"}
+
+
+def in_options(text: str, args: argparse.Namespace) -> str:
+    """A message of the library for those who use the command line.
+
+    Args:
+        text: with arguments as `num_endmembers`.
+        args: of the command line.
+
+    Returns:
+        The text on one line, with options as --num-endmembers.
+    """
+    names = args.option_names
+    text = re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), text)
+    return " ".join(text.split())
+
+
+class _OneLine(logging.Formatter):
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__()
+        self._args = args
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = in_options(record.getMessage(), self._args)
+        kind = "warning: " if record.levelno == logging.WARNING else ""
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        scene = getattr(self._args, "scene", None)  # of many
+        return f"hsunmix: {kind}{f'{scene}: ' if scene else ''}{text}{trace}"
+
+
+def set_up_messages(args: argparse.Namespace) -> None:
+    """Log records and warnings on the standard error, one line each.
+
+    Args:
+        args: of the command line: `verbose`, `debug`, `option_names`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(args))
+    logger = logging.getLogger("hsunmix")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING)
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        print(f"hsunmix: warning: {in_options(str(message), args)}", file=sys.stderr)
+
+    if not args.debug:
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.showwarning = show
