@@ -14,7 +14,7 @@ DESCRIPTION = """\
 Fit the pretrained networks to one scene, without labels, and save them as a pipeline of their own.
 
 The scene is unmixed; from what was found scenes of the same kind are mixed, and the network of the abundance maps
-learns to unmix these, and to predict half of the bands of the scene from the other half. Worth its three minutes
+learns to unmix these, and to predict half of the bands of the scene from the other half. Worth its few minutes
 where a scene is noisy, or unlike others; give the same options to `unmix` afterwards.
 """
 
@@ -41,8 +41,8 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
         default="base",
         help="what to start from: bundled checkpoint, folder or Hub repository (default: base)",
     )
-    training.add_argument("--train-steps", metavar="N", type=int, default=150, help="(default: 150)")
-    training.add_argument("--learning-rate", metavar="X", type=float, default=2e-4, help="(default: 0.0002)")
+    training.add_argument("--train-steps", metavar="N", type=int, default=300, help="(default: 300)")
+    training.add_argument("--learning-rate", metavar="X", type=float, default=3e-4, help="(default: 0.0003)")
     training.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same result (default: 0)")
     training.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, mps (default: the fastest)")
     training.add_argument("--resume", action="store_true", help="continue a run that was interrupted")

@@ -67,6 +67,8 @@ class SceneExamples(Dataset):
         fields: tuple[Any, ...] = (output.abundances, output.abundance_uncertainty, output.brightness)
         filled = [scatter(torch.as_tensor(x[0])[cube.valid].float(), cube.valid) for x in fields]
         self.abundances, self.shade = filled[0], filled[2][..., None]
+        rebuilt = self.shade * (self.abundances @ self.endmembers)
+        self.misfit = _excess(self.cube - rebuilt, self.noise_std, cube.valid)
         self.std = filled[1] / (CALIBRATION_EXTRACTED if scene.extracted else CALIBRATION_GIVEN)[0]
 
     def __len__(self) -> int:
@@ -88,11 +90,12 @@ class SceneExamples(Dataset):
     def _mixed(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """A scene mixed from a sample of the posterior, as `hsunmix.training.examples.make_example` gives it."""
         maps, std, shade = random_crop([self.abundances, self.std, self.shade], self.size, generator)
+        misfit = random_crop([self.misfit], self.size, generator)[0]  # of another place
         maps = (maps + std * torch.randn(maps.shape, generator=generator)).clamp_min(0)
         maps = maps / maps.sum(-1, keepdim=True).clamp_min(1e-6)
         clean = shade * (maps @ sample_endmembers(self.endmembers, self.endmember_std, generator))
         noise_std = self.noise_std * _NOISE_FACTOR ** (2 * float(torch.rand((), generator=generator)) - 1)
-        cube = clean + noise_std * torch.randn(clean.shape, generator=generator)
+        cube = clean + misfit + noise_std * torch.randn(clean.shape, generator=generator)
         pixels, everywhere = cube.flatten(0, 1), torch.ones(maps.shape[:2], dtype=torch.bool)
         start = gather_evidence(pixels, self.coarse, noise_std, *self.brightness)
         refined = gather_evidence(pixels, self.endmembers, noise_std, *self.brightness, self.counted_std)
@@ -129,6 +132,12 @@ class SceneExamples(Dataset):
             "level": torch.tensor(level if precision > 0 else torch.nan),
             "valid": valid,
         }
+
+
+def _excess(residual: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """What is left of a residual (H, W, K) when its share of noise is taken out: what no mixture of the scene explains."""
+    share = noise_std.square().mean() / residual[valid].square().mean().clamp_min(1e-30)
+    return torch.where(valid[..., None], residual, 0) * (1 - share).clamp_min(0).sqrt()
 
 
 def sample_endmembers(endmembers: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -206,8 +215,8 @@ def adapt_to_scene(
     pipe: SemiBlindUnmixingPipeline,
     cube: Any,
     folder: Path,
-    max_train_steps: int = 150,
-    learning_rate: float = 2e-4,
+    max_train_steps: int = 300,
+    learning_rate: float = 3e-4,
     seed: int = 0,
     resume: bool = False,
     quiet: bool = False,
