@@ -135,7 +135,7 @@ class SceneExamples(Dataset):
 
 
 def _excess(residual: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """What is left of a residual (H, W, K) when its share of noise is taken out: what no mixture of the scene explains."""
+    """What no mixture explains: a residual (H, W, K) without its share of noise."""
     share = noise_std.square().mean() / residual[valid].square().mean().clamp_min(1e-30)
     return torch.where(valid[..., None], residual, 0) * (1 - share).clamp_min(0).sqrt()
 

@@ -28,6 +28,8 @@ from typing import Any
 
 import torch
 
+from ..visualization import plot_validation
+from ..visualization.report import save_figure
 from .assemble import assemble
 from .scripts import SCRIPTS
 from .validation import as_markdown, validate, validation_scenes
@@ -108,7 +110,8 @@ def run_recipe(
         recipe: from `load_recipe`.
         library: spectral libraries.
         maps: maps of real scenes (`make_maps.py`).
-        output_dir: one folder per stage, `pipeline` (the result), `validation.json`, `validation.md`, `training.json`.
+        output_dir: one folder per stage, `pipeline` (the result), `validation.json`,
+            `validation.md`, `validation.png` (the curves of all stages).
         num_processes: processes, one per GPU.
         mixed_precision: "no", "bf16" or "fp16" for all stages; that of the recipe when `None`.
         seed: of the whole training.
@@ -143,10 +146,12 @@ def run_recipe(
     for name, parts in recipe.pipelines.items():
         encoder, unet, spectra = (output_dir / parts[part] for part in ("encoder", "unet", "endmember_unet"))
         pipe = assemble(encoder, unet, spectra)
-        scores += validate(pipe, name, scenes)
+        scores += validate(pipe, name, scenes, tracks=("given", "perturbed", "unmoved"))
     pipe.save_pretrained(output_dir / "pipeline")
     (output_dir / "validation.json").write_text(json.dumps(scores, indent=1))
     (output_dir / "validation.md").write_text(as_markdown(scores) + "\n")
+    records = {stage["name"]: _records(output_dir / stage["name"]) for stage in recipe.stages}
+    save_figure(plot_validation(records), output_dir / "validation.png")
     facts = {
         "recipe": recipe.name,
         "stages": recipe.stages,
@@ -155,6 +160,13 @@ def run_recipe(
     }
     (output_dir / "pipeline" / "training.json").write_text(json.dumps(facts, indent=1))
     return output_dir / "pipeline"
+
+
+def _records(folder: Path) -> list[dict[str, float]]:
+    """What a stage has measured, in the order of steps; of a step that was repeated after a crash the last."""
+    lines = (folder / "validation.jsonl").read_text().splitlines()
+    last = {record["step"]: record for record in map(json.loads, lines)}
+    return [last[step] for step in sorted(last)]
 
 
 def stage_command(

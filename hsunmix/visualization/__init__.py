@@ -1,6 +1,7 @@
 """Pictures of cubes and of unmixing results, as matplotlib figures that need no display."""
 
 from .composite import color_composite, plot_composite, plot_preview, scene_preview
+from .curves import plot_validation
 from .html import write_report
 from .maps import plot_abundances, plot_residual
 from .report import save_figures
@@ -14,6 +15,7 @@ __all__ = [
     "plot_pixel",
     "plot_preview",
     "plot_residual",
+    "plot_validation",
     "save_figures",
     "scene_preview",
     "write_report",

@@ -68,7 +68,8 @@ def test_recipe_leaves_a_pipeline_with_its_facts_and_scores(trained):
     out = pipe(torch.rand(8, 8, 40), num_endmembers=3, generator=torch.Generator().manual_seed(0))
     assert out.abundances.shape == (1, 8, 8, 3)
     scores = json.loads((trained / "validation.json").read_text())
-    assert {score["pipeline"] for score in scores} == {"stagewise", "joint"} and len(scores) == 12
+    assert {score["pipeline"] for score in scores} == {"stagewise", "joint"} and len(scores) == 18
+    assert (trained / "validation.png").stat().st_size > 10_000
     assert "| joint | perturbed | 10 dB |" in (trained / "validation.md").read_text()
     facts = json.loads((trained / "pipeline" / "training.json").read_text())
     assert facts["recipe"] == "tiny" and [stage["name"] for stage in facts["stages"]][-1] == "joint"
