@@ -35,6 +35,10 @@ def bundled_checkpoint(name: str = "base") -> str:
     return str(root / name)
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     if name in ("SemiBlindUnmixingOutput", "SemiBlindUnmixingPipeline"):
         return getattr(import_module(".pipelines", __name__), name)

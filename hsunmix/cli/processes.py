@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
 
+from hsunmix.environment import child_environment
+
 _WAIT = timedelta(days=2)  # a process may have to wait for the others as long as a scene takes
 
 
@@ -101,7 +103,7 @@ def run_processes(argv: Sequence[str], count: int) -> int:
     children = []
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, **shared, **own}
+        environment = {"OMP_NUM_THREADS": threads, **child_environment(**shared, **own)}
         children.append(subprocess.Popen([sys.executable, "-m", "hsunmix", *argv], env=environment))
     earlier = signal.signal(signal.SIGTERM, _stop) if threading.current_thread() is threading.main_thread() else None
     try:

@@ -219,7 +219,7 @@ class Cube:
 
 
 def measured(data: np.ndarray, nodata: np.ndarray) -> np.ndarray:
-    """The pixels that are unmixed: those with a number in every good band, not all of them zero.
+    """The pixels that are unmixed: those with a number in every good band, unless it is the same zero or negative one.
 
     Args:
         data: (H, W, K) good bands.
@@ -228,7 +228,8 @@ def measured(data: np.ndarray, nodata: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) bool.
     """
-    return np.isfinite(data).all(axis=2) & ~nodata & (data != 0).any(axis=2)
+    filled = (data[:, :, 0] <= 0) & (data == data[:, :, :1]).all(axis=2)
+    return np.isfinite(data).all(axis=2) & ~nodata & ~filled
 
 
 def _divided(pixels: PixelSource | np.ndarray, factor: float) -> PixelSource | np.ndarray:

@@ -156,8 +156,8 @@ class HyperspectralProcessor:
             raise ValueError("`cube` has no positive values: this is no reflectance.")
         if reflectance_scale is not None or high <= 2.5:
             return 1.0
-        guess = 100.0 if high <= 150 else 10_000.0
-        if high > 3 * guess:
+        guess = _guessed_scale(high)
+        if guess is None:
             raise ValueError(
                 f"`cube` reaches {high:.4g}, which is neither reflectance in [0, 1] nor scaled by 100 or 10000: "
                 "pass `reflectance_scale`, the number that stands for reflectance 1."
@@ -175,7 +175,7 @@ class HyperspectralProcessor:
         Args:
             spectra: (R, B) array, tensor or `SpectralLibrary`, in the units of the cube or in reflectance.
             prepared: the cube.
-            name: the argument, for messages.
+            name: the argument, for messages; spectra of a "library" that miss a good band are left out.
 
         Returns:
             (R, K) float32 tensor.
@@ -201,10 +201,19 @@ class HyperspectralProcessor:
                     + why_bands_differ(values.shape, own is not None, shape, prepared.wavelengths is not None)
                 )
             values = values[:, prepared.bands.cpu()]
-        if not torch.isfinite(values).all():
+        complete = torch.isfinite(values).all(1)
+        if name == "library" and complete.any():  # there are others to choose from
+            values = values[complete]
+        elif not complete.all():
             raise ValueError(f"`{name}` holds NaN or infinite values in bands that the cube uses.")
-        if values.quantile(0.99) > 2.5:
-            values = values / (prepared.scale if prepared.scale > 1 else 10_000.0)
+        high = float(values.quantile(0.99))
+        if high > 2.5:
+            like_the_cube = prepared.scale > 1 and 0.01 < high / prepared.scale < 2.5
+            scale = prepared.scale if like_the_cube else _guessed_scale(high)
+            if scale is None:
+                raise ValueError(f"`{name}` reaches {high:.4g}: neither reflectance nor scaled by 100 or 10000.")
+            logger.warning("`%s` reaches %.4g: taken as reflectance times %g.", name, high, scale)
+            values = values / scale
         if (values.amax(1) <= 0).any():
             raise ValueError(f"`{name}` holds a spectrum without positive values.")
         return values.to(prepared.pixels.device)
@@ -228,6 +237,12 @@ def _warn_of_axes(data: np.ndarray) -> None:
     if axis != 2:
         height, width, bands = data.shape
         logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", height, width, bands, advice(axis))
+
+
+def _guessed_scale(high: float) -> float | None:
+    """What stands for reflectance 1 where numbers reach `high`, more than 2.5: percent or ten thousandths."""
+    guess = 100.0 if high <= 150 else 10_000.0
+    return guess if high <= 3 * guess else None
 
 
 def stack(items: Sequence[torch.Tensor | None], output_type: str, dtype: torch.dtype) -> Any:

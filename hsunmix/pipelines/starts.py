@@ -14,6 +14,7 @@ from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
 _MANY = 20  # endmembers; nobody knows so many to be in one scene
+_SAME = 2e-3  # radians: a tenth of a degree
 
 
 def start_endmembers(
@@ -59,6 +60,8 @@ def start_endmembers(
         if len(given) > num_bands:
             raise ValueError(f"{len(given)} spectra are given, more than the {num_bands} usable bands: {whole}.")
         logger.warning("all of the %d spectra that are given count as endmembers; %s", len(given), whole)
+    if given is not None:
+        _warn_of_twins(given)
     if given is not None and count < len(given):
         raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
     if count > num_bands:
@@ -94,6 +97,8 @@ def _extract(
     cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None
 ) -> tuple[torch.Tensor, str]:
     """Blind endmembers (M, R, K), the best of the candidates, for further members the next best ones; their method."""
+    if bool((cube.pixels == cube.pixels[:1]).all()):
+        raise ValueError("`cube` has the same spectrum in every pixel: there is nothing to tell materials apart by.")
     grid = cube.to_map(cube.pixels).nan_to_num()
     found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator)
     best = found.endmembers
@@ -105,6 +110,19 @@ def _insert(extracted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     """Given spectra first, then the extracted ones that are not the best match of one of them."""
     taken = set(_match(given, extracted).tolist())
     return torch.cat([given, extracted[[r for r in range(len(extracted)) if r not in taken]]])
+
+
+def _warn_of_twins(given: torch.Tensor) -> None:
+    """Say which given spectra (R, K) differ in nothing but brightness."""
+    angles = spectral_angle(given[:, None], given[None]).triu(1) + torch.ones_like(given @ given.T).tril()
+    first, second = divmod(int(angles.argmin()), len(given))
+    if len(given) > 1 and angles[first, second] < _SAME:
+        logger.warning(
+            "spectra %d and %d of those that are given differ in brightness only: "
+            "their abundances can't be told apart",
+            first + 1,
+            second + 1,
+        )
 
 
 def _match(reference: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 
+from ..environment import child_environment
 from ..visualization import plot_validation
 from ..visualization.report import save_figure
 from .assemble import assemble
@@ -136,7 +136,7 @@ def run_recipe(
         folder.mkdir(exist_ok=True)
         begun.write_text(json.dumps(options, indent=1))
         device = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
-        finished = subprocess.run(command, env=os.environ | device)
+        finished = subprocess.run(command, env=child_environment(**device))
         if finished.returncode:
             raise RuntimeError(f"Stage {stage['name']!r} failed. The same command goes on from its last checkpoint.")
         done.touch()

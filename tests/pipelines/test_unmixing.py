@@ -12,6 +12,8 @@ from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.evaluation import evaluate
 from hsunmix.simulation import SceneSimulator, even_sensor
 
+from .tiny import tiny_inputs, tiny_pipeline
+
 
 @pytest.fixture(scope="module")
 def pipe():
@@ -310,3 +312,51 @@ def test_cube_and_exact_endmembers_in_different_units(pipe):
     same = pipe(scene_cube, fixed_endmembers=known, reflectance_scale=1.0).abundances
     other = pipe(scene_cube * 0.4, fixed_endmembers=known, reflectance_scale=1.0).abundances
     np.testing.assert_allclose(other, same, atol=0.01)
+
+
+def test_fill_values_that_nothing_declares_are_no_data():
+    """Pixels of one and the same negative number: so many sensors fill their edges."""
+    inputs = tiny_inputs()
+    inputs["cube"][2, 3:5] = -9999.0
+    out = tiny_pipeline()(**inputs)
+    assert np.isnan(out.abundances[0, 2, 3:5]).all() and np.isfinite(out.abundances[0, 3]).all()
+
+
+def test_spectra_in_percent_are_taken_as_such(caplog):
+    inputs = tiny_inputs(brightness="fixed")
+    plain = tiny_pipeline()(**inputs)
+    inputs |= {"endmembers": 100 * inputs["endmembers"], "generator": torch.Generator().manual_seed(0)}
+    with caplog.at_level("WARNING"):
+        percent = tiny_pipeline()(**inputs)
+    np.testing.assert_allclose(percent.abundances, plain.abundances, atol=1e-4)
+    assert "reflectance times 100" in caplog.text
+
+
+def test_spectra_given_twice_are_named(caplog):
+    inputs = tiny_inputs()
+    inputs["endmembers"] = inputs["endmembers"][[0, 1, 2, 1]] * np.array([[1], [1], [1], [0.5]], np.float32)
+    with caplog.at_level("WARNING"):
+        tiny_pipeline()(**inputs)
+    assert "spectra 2 and 4 of those that are given differ in brightness only" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        tiny_pipeline()(**tiny_inputs())
+    assert "differ in brightness only" not in caplog.text
+
+
+def test_library_spectra_that_miss_a_band_are_left_out():
+    inputs = tiny_inputs(num_endmembers=2)
+    library = inputs.pop("endmembers")
+    gap = np.vstack([library, library[:1]])
+    gap[3, 5] = np.nan
+    out = tiny_pipeline()(**inputs, library=gap)
+    assert np.isfinite(out.abundances).all()
+    with pytest.raises(ValueError, match="`library` holds NaN"):
+        tiny_pipeline()(**inputs, library=np.full_like(library, np.nan))
+
+
+def test_scene_without_contrast_is_refused():
+    inputs = tiny_inputs(blind=True)
+    inputs["cube"][:] = inputs["cube"][0, 0]
+    with pytest.raises(ValueError, match="the same spectrum in every pixel"):
+        tiny_pipeline()(**inputs)
