@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ examples:
   hsunmix adapt scene.hdr -r 4 -o adapted
   hsunmix unmix scene.hdr -r 4 --checkpoint adapted -o out
 """
+
+SCENE_OPTIONS = {
+    "num_endmembers": None,
+    "endmembers": None,
+    "fixed_endmembers": None,
+    "library": None,
+    "scale": None,
+    "wavelengths": None,
+    "mask_bands": "water",
+    "brightness": "auto",
+}
+"""What is known of a scene, by the defaults of `add_scene_options`."""
 
 
 def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
@@ -50,6 +63,16 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def _again(args: argparse.Namespace, folder: Path) -> str:
+    """How to unmix with the result: what was said of the scene holds for that too."""
+    words = ["hsunmix", "unmix", str(args.cube), "--checkpoint", str(folder), "-o", "out"]
+    for name, usual in SCENE_OPTIONS.items():
+        value = getattr(args, name)
+        if value != usual:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
 def run(args: argparse.Namespace) -> int:
     """Unmix, train, save."""
     from hsunmix.data import write_json
@@ -62,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     cube = open_scene(args)
     known = read_known_spectra(args, cube)
     pipe = load_pipeline(args.checkpoint, choose_device(args.device), args.quiet)
-    is_main = adapt_to_scene(
+    errors = adapt_to_scene(
         pipe,
         cube,
         folder,
@@ -76,11 +99,16 @@ def run(args: argparse.Namespace) -> int:
         reflectance_scale=args.scale,
         **{key: library.spectra for key, library in known.items()},
     )
-    if is_main:
-        names = ("num_endmembers", "brightness", "mask_bands", "scale", "train_steps", "learning_rate", "seed")
-        settings = {name: getattr(args, name) for name in names}
-        about = {"scene": args.cube.name, "checkpoint": Path(args.checkpoint).name, "settings": settings}
+    if errors is not None:
+        settings = {name: getattr(args, name) for name in (*SCENE_OPTIONS, "train_steps", "learning_rate", "seed")}
+        about = {
+            "scene": args.cube.name,
+            "checkpoint": Path(args.checkpoint).name,
+            "settings": settings,
+            "errors": errors,
+        }
         write_json(folder / "adaptation.json", about | {"versions": versions()})
         if not args.quiet:
-            say(f"{folder} holds the pipeline: hsunmix unmix {args.cube} --checkpoint {folder} -o out")
+            say(f"abundance RMSE on scenes mixed from this one: {errors['before']:.4f} -> {errors['after']:.4f}")
+            say(f"{folder} holds the pipeline: {_again(args, folder)}")
     return 0

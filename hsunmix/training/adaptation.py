@@ -10,6 +10,7 @@ has not seen it can't fit (Batson and Royer, Noise2Self, 2019).
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,7 @@ def adapt_to_scene(
     resume: bool = False,
     quiet: bool = False,
     **call: Any,
-) -> bool:
+) -> dict[str, float] | None:
     """Fit the abundance network of a pipeline to one unlabelled scene, and save the pipeline.
 
     A run that is interrupted leaves its state in the folder, from which `resume` goes on.
@@ -239,7 +240,8 @@ def adapt_to_scene(
             `fixed_endmembers`, `library`, `wavelengths`, `reflectance_scale`, `brightness`.
 
     Returns:
-        Whether this is the main process, the one that has written.
+        `before` and `after`: abundance RMSE of the network's maps on 8 fresh batches mixed from the scene; `None` in
+        all processes but the main one.
 
     Raises:
         ValueError: for inputs that can't be unmixed; the message names the argument.
@@ -271,14 +273,28 @@ def adapt_to_scene(
         scheduler=training_scheduler(network.config.num_train_timesteps),
     )
     examples = partial(SceneExamples, prepared[0], output)
-    is_main = train(args, network, loss, partial(examples, seed + 1), examples(seed + 2, 8))
-    if is_main:
-        before = pipe.unet
-        try:
-            pipe.unet = ResUNet2D.from_pretrained(work)
-            pipe.unet.register_to_config(_name_or_path="")
-            pipe.save_pretrained(folder)
-        finally:
-            pipe.unet = before
-        shutil.rmtree(work)
-    return is_main
+    fresh = examples(seed + 2, 8)
+    before = _error(network, fresh, loss)
+    if not train(args, network, loss, partial(examples, seed + 1), fresh):
+        return None
+    own = pipe.unet
+    try:
+        pipe.unet = ResUNet2D.from_pretrained(work)
+        pipe.unet.register_to_config(_name_or_path="")
+        pipe.save_pretrained(folder)
+        after = _error(pipe.unet, fresh, loss)
+    finally:
+        pipe.unet = own
+    shutil.rmtree(work)
+    return {"before": before, "after": after}
+
+
+@torch.no_grad()
+def _error(network: ResUNet2D, examples: SceneExamples, loss: Callable[..., Losses]) -> float:
+    """Mean abundance RMSE of all batches, each shown alike to every network."""
+    errors = []
+    for index in range(len(examples)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(index)
+            errors.append(loss(network, examples[index])["rmse"].item())
+    return sum(errors) / len(errors)

@@ -60,7 +60,10 @@ def train(
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=str(args.output_dir)),
     )
-    logging.basicConfig(level=logging.INFO if accelerator.is_main_process and not args.quiet else logging.ERROR)
+    logging.basicConfig()
+    package = logging.getLogger("hsunmix")
+    if package.level == logging.NOTSET and accelerator.is_main_process and not args.quiet:
+        package.setLevel(logging.INFO)
     set_seed(args.seed, device_specific=True)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=args.adam_weight_decay

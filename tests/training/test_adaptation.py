@@ -111,7 +111,8 @@ def test_adaptation_lowers_its_loss_and_leaves_only_a_pipeline(tmp_path):
 
     settings = {"max_train_steps": 40, "learning_rate": 2e-3, "quiet": True, "seed": 3}
     start = mean_loss(pipe.unet)
-    adapt_to_scene(pipe, cube, tmp_path, **settings, wavelengths=wavelengths, endmembers=endmembers)
+    errors = adapt_to_scene(pipe, cube, tmp_path, **settings, wavelengths=wavelengths, endmembers=endmembers)
+    assert errors["after"] < errors["before"]
     adapted = SemiBlindUnmixingPipeline.from_pretrained(tmp_path)
     assert mean_loss(adapted.unet) < start
     assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
@@ -141,7 +142,9 @@ def test_command(tmp_path, monkeypatch, capsys):
         assert main([*command, "-q"]) == 130
     assert (tmp_path / "adapted" / ".training" / "checkpoint-2").is_dir()
     assert main([*command, "--resume"]) == 0
-    assert "holds the pipeline" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"--checkpoint {tmp_path / 'adapted'} -o out --num-endmembers 3" in said.out
+    assert "abundance RMSE on scenes mixed from this one: 0." in said.out and "INFO" not in said.err
     assert not (tmp_path / "adapted" / ".training").exists()
     out = ["-o", str(tmp_path / "out"), "-q"]
     assert (
