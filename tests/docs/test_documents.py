@@ -30,10 +30,11 @@ HUB_REPOSITORY = "you/yours"
 # Commands that a test doesn't run, and why. All of them are parsed.
 NOT_RUN = {
     r"hsunmix train ": "trains for minutes to hours; the tutorial and tests/training run `tiny`",
+    r"hsunmix adapt ": "trains for minutes; tests/training runs it with two steps",
     r"hsunmix simulate --size 1280 ": "writes a granule of 1.8 GB",
     r"hsunmix unmix granule/": "unmixes that granule",
     r"hsunmix benchmark (samson|--library)": "a hundred runs; the command with dc1 and dc2 is run",
-    r"hsunmix unmix scene\.hdr -r 4 --checkpoint runs": "needs the result of `hsunmix train`",
+    r"hsunmix unmix scene\.hdr -r 4 --checkpoint (runs|adapted)": "needs the result of `hsunmix train` or `adapt`",
     rf"hsunmix (push|unmix).* {HUB_REPOSITORY}": "needs a Hub; tests/hub pushes to its own",
     r"hsunmix app": "serves until it is stopped; tests/demo starts it",
     r"hsunmix benchmark \$": "the same commands with the reader's folders instead of file names",
