@@ -186,6 +186,7 @@ def read_library(path: str | os.PathLike[str], wavelengths: Any = None) -> Spect
     if own is not None and not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     library = (own or _read_envi)(path)
+    library.names = [" ".join(name.split()) for name in library.names]  # some files align them in columns
     if wavelengths is None:
         return library
     with naming(path):

@@ -28,6 +28,15 @@ def test_names_that_a_header_cannot_hold(tmp_path):
     assert read_library(tmp_path / "lib.hdr").names == ["a; b", "c(d)", "unnamed 3", "two lines"]
 
 
+def test_names_lose_the_padding_of_columns(tmp_path):
+    padded = ["Andradite WS487 Garnet        BECKb AREF", " soil  (dry) ", "tree"]
+    write_library(tmp_path / "lib", np.ones((3, 5)), padded)
+    np.savez(tmp_path / "lib.npz", spectra=np.ones((3, 5)), names=padded)
+    (tmp_path / "lib.csv").write_text("wavelength," + ",".join(padded) + "\n400,1,1,1\n")
+    for name in ("lib.hdr", "lib.npz", "lib.csv"):
+        assert read_library(tmp_path / name).names == ["Andradite WS487 Garnet BECKb AREF", "soil (dry)", "tree"]
+
+
 def test_missing_values_scale_and_units(tmp_path):
     values = np.full((2, 5, 1), 5000.0, dtype=np.float32)
     values[1, 2] = -1.23e34
