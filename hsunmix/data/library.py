@@ -14,7 +14,7 @@ import numpy as np
 
 from .envi import find_envi_pair, header_scale, header_wavelengths, ignored, open_envi
 from .readers import load_npy, load_npz, naming
-from .wavelengths import to_nanometers
+from .wavelengths import span, to_nanometers
 
 __all__ = ["SpectralLibrary", "read_library", "write_library"]
 
@@ -53,6 +53,9 @@ class SpectralLibrary:
             self.wavelengths, _ = to_nanometers(self.wavelengths)
             if len(self.wavelengths) != spectra.shape[1]:
                 raise ValueError(f"wavelengths has {len(self.wavelengths)} values for {spectra.shape[1]} bands")
+
+    def __repr__(self) -> str:
+        return f"<SpectralLibrary: {len(self)} spectra, {self.num_bands} bands, {span(self.wavelengths)}>"
 
     def __len__(self) -> int:
         return len(self.spectra)
