@@ -18,8 +18,13 @@ _PICTURES = (
     ("composite.png", "The scene"),
     ("abundances.png", "Abundances: the fraction of each material in every pixel"),
     ("endmembers.png", "Endmembers: the spectra of the materials"),
+    ("brightness.png", "Brightness: how bright each pixel is"),
     ("residual.png", "Reconstruction error: what the mixing model doesn't explain"),
 )
+_NOTES = {
+    "brightness.png": "The spectra of the materials are scaled to the same maximum and show shape alone. How bright a "
+    "pixel is, by its light or by its material (water is dark), is in this map; 1 is ordinary in this scene."
+}
 UNCERTAINTY = (
     "Uncertainties and 90 % intervals say how far the result may be off if the spectra found are right. Where a "
     "material was missed, or two were taken for one, all shares may be off by more."
@@ -113,9 +118,9 @@ def _picture(path: Path, caption: str) -> str:
     width = int.from_bytes(content[16:20], "big") * _CSS_PIXEL  # of a PNG
     size = f"width:{width:.0f}px;min-width:{0.6 * width:.0f}px"  # wide ones can be scrolled on a telephone
     source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
-    return (
-        f'<h2>{_text(caption)}</h2><div class="wide"><img style="{size}" src="{source}" alt="{_text(caption)}"></div>'
-    )
+    note = f'<p class="note">{_NOTES[path.name]}</p>' if path.name in _NOTES else ""
+    image = f'<img style="{size}" src="{source}" alt="{_text(caption)}">'
+    return f'<h2>{_text(caption)}</h2><div class="wide">{image}</div>{note}'
 
 
 def command_text(arguments: Sequence[str]) -> str:

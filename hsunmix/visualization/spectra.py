@@ -63,7 +63,7 @@ def plot_endmembers(
         lines["coarse"][~moved] = np.nan
         if not moved.any():
             del lines["coarse"]
-            about += ", which refinement did not move"
+            about += " (refinement changed nothing visible)"
     if "coarse" in lines or "reference" in lines:
         return _panels(axis, lines, names, label)
     return _one_axes(axis, lines, names, label, width, about)
@@ -222,10 +222,15 @@ def _limit_all(panels: Sequence[Any], axis: np.ndarray, lines: dict[str, np.ndar
     return any(marked)
 
 
-def _quantity(spectra: np.ndarray) -> str:
-    """What spectra (R, B) show: where the brightness is free all have one maximum, and no scale of their own."""
+def has_common_maximum(spectra: np.ndarray) -> bool:
+    """Whether spectra (R, B) have no scale of their own: where the brightness is free all have one maximum."""
     peaks = np.nanmax(spectra, axis=1)
-    return "relative reflectance" if len(peaks) > 1 and np.ptp(peaks) < 1e-4 * peaks.max() else "reflectance"
+    return len(peaks) > 1 and bool(np.ptp(peaks) < 1e-4 * peaks.max())
+
+
+def _quantity(spectra: np.ndarray) -> str:
+    relative = has_common_maximum(spectra)
+    return "relative reflectance\n(all scaled to one maximum)" if relative else "reflectance"
 
 
 def _panels(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str) -> Any:

@@ -4,6 +4,7 @@ import pytest
 from hsunmix.visualization import (
     color_composite,
     plot_abundances,
+    plot_brightness,
     plot_composite,
     plot_endmembers,
     plot_pixel,
@@ -95,6 +96,8 @@ def test_wrong_shapes():
         plot_endmembers(np.ones((2, 5)), uncertainty=np.ones((2, 4)))
     with pytest.raises(ValueError, match="`residual`"):
         plot_residual(np.ones(4))
+    with pytest.raises(ValueError, match="`brightness`"):
+        plot_brightness(np.ones(4))
     with pytest.raises(ValueError, match="`cube`"):
         color_composite(np.ones((4, 4)))
 
@@ -132,9 +135,23 @@ def test_spectra_without_a_scale_of_their_own_are_not_called_reflectance(coarse)
     spectra = np.random.default_rng(0).uniform(0.1, 0.9, (3, 30))
     spectra[:, 4] = np.nan
     relative = spectra / np.nanmax(spectra, axis=1, keepdims=True)
-    for values, quantity in ((spectra, "reflectance"), (relative, "relative reflectance")):
+    relative_label = "relative reflectance\n(all scaled to one maximum)"
+    for values, quantity in ((spectra, "reflectance"), (relative, relative_label)):
         figure = plot_endmembers(values, coarse=values if coarse else None)
         assert figure.axes[0].get_ylabel() == quantity
+
+
+def test_brightness_is_drawn_where_the_spectra_have_no_scale_of_their_own(tmp_path):
+    spectra = np.random.default_rng(0).uniform(0.1, 0.9, (3, 30))
+    brightness = np.linspace(0.1, 2.0, 54).reshape(6, 9)
+    relative = spectra / spectra.max(axis=1, keepdims=True)
+    for values, drawn in ((spectra, False), (relative, True)):
+        files = save_figures(tmp_path, maps(), values, brightness=brightness)
+        assert ("brightness.png" in [file.name for file in files]) == drawn
+    panel, bar = plot_brightness(np.where(brightness < 0.2, np.nan, brightness)).axes
+    low, high = panel.images[0].get_clim()
+    assert low == 0 and 1.9 < high <= 2 and "1 = ordinary" in bar.get_ylabel()
+    assert panel.images[0].get_array().mask.sum() == (brightness < 0.2).sum()
 
 
 def smooth_spectra():
@@ -183,7 +200,7 @@ def test_a_coarse_spectrum_under_the_refined_one_is_not_drawn():
     spectra = smooth_spectra()
     figure = plot_endmembers(spectra, names=["a", "b"], coarse=spectra + 1e-4)
     assert len(figure.axes) == 1 and len(figure.axes[0].lines) == 2 and texts(figure) == ["a", "b"]
-    assert "refinement did not move" in figure.get_suptitle()
+    assert "changed nothing visible" in figure.get_suptitle()
     figure = plot_endmembers(spectra, names=["a", "b"], coarse=spectra + [[0.0], [0.05]])
     drawn = [[bool(np.isfinite(line.get_ydata()).any()) for line in axes.lines] for axes in figure.axes]
     assert drawn == [[False, True], [True, True]] and "coarse, where it differs" in texts(figure)
