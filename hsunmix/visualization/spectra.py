@@ -12,6 +12,7 @@ from .style import FAINT, INK, PALETTE, endmember_names, new_figure
 __all__ = ["plot_endmembers", "plot_pixel"]
 
 _NARROW = 5.5  # inches
+_DETECTORS = 4  # of one sensor, at most; bands in more runs than that are in no order
 _SPIKE = 3  # bands, at most: gas lines and joins of detectors, where the correction for the atmosphere fails
 _REACH = 0.3  # of the height of the rest, so far may a spike stand out
 _LEAST_MOVED = 0.01  # of the height of the axes: about the width of a line
@@ -34,7 +35,8 @@ def plot_endmembers(
 
     Args:
         endmembers: (R, B) reflectance; NaN where a band is missing.
-        wavelengths: (B,) in nm, any order, or None. Lines are broken where the sensor has a gap.
+        wavelengths: (B,) in nm, any order, or None. Lines are broken where the sensor has a gap, and where
+            detectors overlap.
         names: R names.
         uncertainty: (R, B) standard deviations.
         coarse: (R, B) estimate before refinement.
@@ -117,7 +119,7 @@ def plot_pixel(
 def _drawable(
     spectra: dict[str, np.ndarray], wavelengths: np.ndarray | None
 ) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
-    """Axis, lines in ascending order with breaks where the sensor has gaps, and what the axis is called."""
+    """Axis, lines in ascending order with breaks at gaps and between detectors, and what the axis is called."""
     num_bands = next(iter(spectra.values())).shape[1]
     axis = np.arange(1.0, num_bands + 1) if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
     if axis.shape != (num_bands,):
@@ -128,12 +130,20 @@ def _drawable(
 
 
 def _order_and_breaks(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order of increasing wavelength, and after which of these bands a line has to be broken."""
-    order = np.argsort(axis, kind="stable")
+    """Order in which bands are drawn, and before which of them a line is broken: at gaps, and between detectors.
+
+    Where detectors overlap each is a line of its own: joined in the order of wavelengths they would zigzag.
+    """
+    order = np.arange(len(axis))
+    if (np.diff(axis) < 0).sum() > len(axis) / 2:
+        order = order[::-1]
+    runs = np.split(order, np.flatnonzero(np.diff(axis[order]) < 0) + 1)
+    if len(runs) > _DETECTORS:
+        runs = [np.argsort(axis, kind="stable")]
+    order = np.concatenate(sorted(runs, key=lambda run: float(axis[run].min(initial=np.inf))))
     steps = np.diff(axis[order])
-    if len(steps) == 0:
-        return order, np.array([], dtype=int)
-    return order, np.flatnonzero(steps > np.maximum(2.5 * np.median(steps), 12.0)) + 1
+    gap = max(2.5 * np.median(steps), 12.0) if len(steps) else np.inf
+    return order, np.flatnonzero((steps < 0) | (steps > gap)) + 1
 
 
 def _broken(rows: np.ndarray, breaks: np.ndarray) -> np.ndarray:

@@ -74,6 +74,36 @@ def test_spectra_are_sorted_broken_at_gaps_and_banded():
     assert low <= 0 and high >= 1.1645 * spectra.max()
 
 
+FIRST, SECOND = np.arange(420, 1000, 7.0), np.arange(902.5, 2450, 10.0)  # as EnMAP's two detectors
+
+
+@pytest.mark.parametrize(
+    "wavelengths",
+    [np.append(FIRST, SECOND), np.append(SECOND, FIRST), np.append(FIRST, SECOND)[::-1]],
+    ids=["file order", "second detector first", "descending"],
+)
+def test_overlapping_detectors_are_lines_of_their_own(wavelengths):
+    second = np.isin(wavelengths, SECOND)
+    measured = np.where(second, 0.3, 0.2)  # detectors differ a little
+    for figure in (plot_pixel(measured, wavelengths), plot_endmembers(measured[None], wavelengths)):
+        x, y = figure.axes[0].lines[0].get_data()
+        drawn = [(x[part], y[part]) for part in np.ma.clump_unmasked(np.ma.masked_invalid(y))]
+        assert len(drawn) == 2
+        for (places, values), expected, level in zip(drawn, (FIRST, SECOND), (0.2, 0.3)):
+            np.testing.assert_array_equal(places, expected)
+            assert (values == level).all()
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
+def test_bands_without_overlap_are_one_line_in_any_order(order):
+    wavelengths = np.arange(400, 1000, 10.0)
+    if order != "ascending":
+        wavelengths = wavelengths[::-1] if order == "descending" else np.random.default_rng(0).permutation(wavelengths)
+    x, y = plot_pixel(wavelengths / 1000, wavelengths).axes[0].lines[0].get_data()
+    np.testing.assert_array_equal(x, np.arange(400, 1000, 10.0))
+    np.testing.assert_allclose(y, x / 1000)
+
+
 def test_comparison_gets_a_panel_each():
     spectra = np.random.default_rng(0).uniform(0, 1, (5, 20))
     figure = plot_endmembers(spectra, None, list("abcde"), coarse=spectra * 1.5, reference=spectra)
