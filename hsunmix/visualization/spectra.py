@@ -224,8 +224,7 @@ def _limit_all(panels: Sequence[Any], axis: np.ndarray, lines: dict[str, np.ndar
     """Limits for the panels of all endmembers, which share them; whether a spike is cut off, and marked."""
     rows = [value for key, value in lines.items() if key != "uncertainty"]
     if "uncertainty" in lines:
-        half = _TWO_SIDED_90 * lines["uncertainty"]
-        rows += [lines["refined"] - half, lines["refined"] + half]
+        rows += _interval(lines["refined"], lines["uncertainty"])
     _limit(panels[0], np.concatenate(rows))
     colors = [PALETTE[index % len(PALETTE)] for index in range(len(panels))]
     marked = [_mark_clipped(*each) for each in zip(panels, [axis] * len(panels), lines["refined"], colors)]
@@ -276,9 +275,15 @@ def _spectrum(axes: Any, axis: np.ndarray, lines: dict[str, np.ndarray], index: 
     color = PALETTE[index % len(PALETTE)]
     middle = lines["refined"][index]
     if "uncertainty" in lines:
-        half = _TWO_SIDED_90 * lines["uncertainty"][index]
-        axes.fill_between(axis, middle - half, middle + half, color=color, alpha=0.25, lw=0, zorder=1)
+        low, high = _interval(middle, lines["uncertainty"][index])
+        axes.fill_between(axis, low, high, color=color, alpha=0.25, lw=0, zorder=1)
     axes.plot(axis, middle, color=color, lw=1.5, label=name, zorder=2, marker="o" if len(axis) < 3 else None)
+
+
+def _interval(middle: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 90 % interval; reflectance isn't negative, so it begins below 0 only with the spectrum itself."""
+    half = _TWO_SIDED_90 * std
+    return np.maximum(middle - half, np.minimum(middle, 0.0)), middle + half
 
 
 def _legend(lines: dict[str, np.ndarray]) -> list[Any]:

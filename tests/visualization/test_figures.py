@@ -198,6 +198,18 @@ def triangles(figure):
 
 
 @pytest.mark.parametrize("reference", [False, True])
+def test_intervals_end_at_zero(reference):
+    spectra = smooth_spectra()
+    spectra[1] -= 0.15  # itself negative at one end
+    others = {"reference": spectra} if reference else {}
+    figure = plot_endmembers(spectra, None, ["a", "b"], np.full((2, 120), 0.2), **others)
+    drawn = [band.get_paths()[0].vertices[:, 1] for axes in figure.axes for band in axes.collections]
+    assert [values.min() for values in drawn] == pytest.approx([0, -0.05])
+    assert drawn[0].max() == pytest.approx(spectra[0].max() + 1.6449 * 0.2)
+    assert figure.axes[0].get_ylim()[0] > -0.1
+
+
+@pytest.mark.parametrize("reference", [False, True])
 def test_spikes_do_not_flatten_the_spectra_and_are_marked(reference):
     spectra = smooth_spectra()
     spectra[0, 40], spectra[1, 90] = 4.0, -3.0
