@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data import atomic_path
+from ..data.bands import describe_bands
 
 __all__ = ["UNCERTAINTY", "command_text", "library_names", "materials_table", "trust_table", "write_report"]
 
@@ -65,7 +68,8 @@ def write_report(
     """Write `report.html` beside the pictures of a result, which become part of it.
 
     Args:
-        folder: holds the pictures of `save_figures`.
+        folder: holds the pictures of `save_figures`; from `results.npz`, where it is there, the page takes which bands
+            were left out.
         summary: numbers of the result, as in `summary.json`.
         settings: that it depends on; of a library (`library` or `named by`) the page says what its names mean.
         versions: of the software.
@@ -91,7 +95,7 @@ def write_report(
 <h2>Can the result be trusted?</h2>{trust_table(summary)}
 <p class="note">{UNCERTAINTY}</p>
 <h2>What was read</h2>{_table(_file(cube))}
-<h2>What was left out</h2>{_table(_left_out(cube, summary["quality"]))}
+<h2>What was left out</h2>{_table(_left_out(cube, summary["quality"], folder / "results.npz"))}
 <h2>How to make it again</h2>
 <pre>{command_text(_lasting(arguments))}</pre>
 <h2>Settings</h2>{_table(settings, code=True)}
@@ -209,9 +213,14 @@ def _file(cube: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _left_out(cube: Mapping[str, Any], quality: Mapping[str, int]) -> dict[str, Any]:
-    bands, pixels = cube["shape"][2], cube["shape"][0] * cube["shape"][1]
-    return {"bands": f"{cube['bad_bands']} of {bands}", "pixels without data": f"{quality['nodata']} of {pixels}"}
+def _left_out(cube: Mapping[str, Any], quality: Mapping[str, int], results: Path) -> dict[str, Any]:
+    """How many bands and pixels, and which bands: those without noise in the arrays of the result."""
+    num_bands, pixels = cube["shape"][2], cube["shape"][0] * cube["shape"][1]
+    bands = f"{cube['bad_bands']} of {num_bands}"
+    if cube["bad_bands"] and results.is_file():
+        with np.load(results, allow_pickle=False) as arrays:
+            bands += f": {describe_bands(np.isnan(arrays['noise']), arrays.get('wavelengths'))}"
+    return {"bands": bands, "pixels without data": f"{quality['nodata']} of {pixels}"}
 
 
 def _table(values: Mapping[str, Any], code: bool = False) -> str:

@@ -127,6 +127,17 @@ def test_free_brightness_is_shown_and_explained(tmp_path):
     assert "how bright each pixel is" not in page and "scaled to the same maximum" not in page
 
 
+def test_bands_and_pixels_that_were_left_out(tmp_path):
+    summary = a_result(tmp_path)
+    page = write_report(tmp_path, summary, {}, {"hsunmix": "0.1"}, ["unmix"])
+    assert "bands 3 of 12: 800-900, 1500 nm pixels without data 3 of 30" in sections(page)["What was left out"]
+    with np.load(tmp_path / "results.npz") as arrays:
+        kept = {key: value for key, value in arrays.items() if key != "wavelengths"}
+    np.savez(tmp_path / "results.npz", **kept)
+    page = write_report(tmp_path, summary, {}, {"hsunmix": "0.1"}, ["unmix"])
+    assert "bands 3 of 12: bands 5-6, 12 pixels" in sections(page)["What was left out"]
+
+
 def test_wide_pictures_keep_a_readable_size(tmp_path):
     spectra = np.random.default_rng(0).random((4, 30))
     save_figures(tmp_path, np.full((20, 40, 4), 0.25), spectra, coarse_endmembers=spectra * 1.5)
