@@ -126,6 +126,7 @@ def write_results(
         cube.wavelengths,
         names,
         residual=np.asarray(small.residual),
+        brightness=np.asarray(small.brightness),
         band_mask=cube.band_mask,
         preview=picture,
         preview_bands=labels,

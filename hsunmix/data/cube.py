@@ -12,7 +12,7 @@ from .axes import check_band_axis
 from .bands import WATER_VAPOUR, Intervals, outside_intervals
 from .georeference import Georeference, OrthoGrid
 from .source import FunctionSource, PixelSource, read_window
-from .wavelengths import to_nanometers
+from .wavelengths import span, to_nanometers
 
 __all__ = ["Cube", "measured"]
 
@@ -80,6 +80,13 @@ class Cube:
         self.product = product
         if not lazy:
             self._complete(nodata_mask)
+
+    def __repr__(self) -> str:
+        height, width, bands = self.shape
+        bad = int((~self.band_mask).sum())
+        parts = [f"{height} x {width} pixels", f"{bands} bands" + (f" ({bad} bad)" if bad else "")]
+        parts += [span(self.wavelengths), *([str(self.path)] if self.path else [])]
+        return f"<Cube: {', '.join(parts)}>"
 
     def _complete(self, nodata_mask: Any) -> None:
         """Make values and masks of the pixels, which are in memory, agree."""

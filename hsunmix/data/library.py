@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 
 from .envi import find_envi_pair, header_scale, header_wavelengths, ignored, open_envi
 from .readers import load_npy, load_npz, naming
-from .wavelengths import to_nanometers
+from .wavelengths import span, to_nanometers
 
 __all__ = ["SpectralLibrary", "read_library", "write_library"]
 
@@ -52,6 +53,9 @@ class SpectralLibrary:
             self.wavelengths, _ = to_nanometers(self.wavelengths)
             if len(self.wavelengths) != spectra.shape[1]:
                 raise ValueError(f"wavelengths has {len(self.wavelengths)} values for {spectra.shape[1]} bands")
+
+    def __repr__(self) -> str:
+        return f"<SpectralLibrary: {len(self)} spectra, {self.num_bands} bands, {span(self.wavelengths)}>"
 
     def __len__(self) -> int:
         return len(self.spectra)
@@ -169,6 +173,8 @@ def read_library(path: str | os.PathLike[str], wavelengths: Any = None) -> Spect
     | `.npy` | (L, B) |
     | `.csv` | wavelength column first, then one column per spectrum; first row = names |
 
+    A `.csv` is separated by commas, tabs or semicolons; beside semicolons the decimal sign may be a comma.
+
     Args:
         path: the file.
         wavelengths: (B,) in nm or micrometres, instead of what the file says.
@@ -186,6 +192,7 @@ def read_library(path: str | os.PathLike[str], wavelengths: Any = None) -> Spect
     if own is not None and not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     library = (own or _read_envi)(path)
+    library.names = [" ".join(name.split()) for name in library.names]  # some files align them in columns
     if wavelengths is None:
         return library
     with naming(path):
@@ -235,13 +242,24 @@ def _read_npy(path: Path) -> SpectralLibrary:
 
 
 def _read_csv(path: Path) -> SpectralLibrary:
-    with open(path, newline="", encoding="utf-8-sig") as file, naming(path):
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-        if not rows or len(rows[0]) < 2:
-            raise ValueError("a library in .csv has the wavelength in the first column and one column per spectrum")
-        names = [] if _is_number(rows[0][1]) else [cell.strip() for cell in rows.pop(0)[1:]]
+    content = path.read_bytes()
+    with naming(path):
         try:
-            table = np.array([[float(cell) if cell.strip() else np.nan for cell in row] for row in rows])
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:  # spreadsheets on western European systems
+            text = content.decode("cp1252", errors="replace")
+        last = text.rstrip().rpartition("\n")[2]  # numbers; names may hold any of these characters
+        separator = next((mark for mark in ";\t" if mark in last), ",")
+        rows = [row for row in csv.reader(io.StringIO(text, ""), delimiter=separator) if any(map(str.strip, row))]
+        if not rows or len(rows[0]) < 2:
+            raise ValueError(
+                "a library in .csv has the wavelength in the first column and one column per spectrum, separated by "
+                "commas, semicolons or tabs"
+            )
+        decimal = "," if separator == ";" else "."
+        names = [] if _is_number(rows[0][1], decimal) else [cell.strip() for cell in rows.pop(0)[1:]]
+        try:
+            table = np.array([[_number(cell, decimal) if cell.strip() else np.nan for cell in row] for row in rows])
         except ValueError as error:
             raise ValueError(
                 "rows of a library must be numbers and equally long (wavelength, spectrum, ...)"
@@ -251,9 +269,14 @@ def _read_csv(path: Path) -> SpectralLibrary:
         return SpectralLibrary(table[:, 1:].T, names, table[:, 0])
 
 
-def _is_number(cell: str) -> bool:
+def _number(cell: str, decimal: str) -> float:
+    """A number whose decimal sign is this one or a point."""
+    return float(cell.replace(decimal, "."))
+
+
+def _is_number(cell: str, decimal: str) -> bool:
     try:
-        float(cell)
+        _number(cell, decimal)
     except ValueError:
         return False
     return True

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["to_nanometers"]
+__all__ = ["span", "to_nanometers"]
 
 # Imaging spectrometers measure between 20 nm and 20 micrometres: the number alone tells the two units apart.
 _MICROMETER_LIMIT = 20.0
@@ -73,6 +73,22 @@ def to_nanometers(wavelengths: Any, unit: str | None = None, fwhm: Any = None) -
     else:
         raise ValueError(f"the wavelength unit {unit!r} is unknown; use nanometers or micrometers")
     return values * factor, None if widths is None else widths * factor
+
+
+def span(wavelengths: np.ndarray | None) -> str:
+    """The range of wavelengths in words.
+
+    Args:
+        wavelengths: (B,) in nm, or None.
+
+    Returns:
+        Text.
+
+    Example:
+        >>> span(np.array([1000.2, 2500.0, 400.0]))
+        '400 to 2500 nm'
+    """
+    return "no wavelengths" if wavelengths is None else f"{wavelengths.min():.0f} to {wavelengths.max():.0f} nm"
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:

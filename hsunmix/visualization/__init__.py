@@ -3,13 +3,14 @@
 from .composite import color_composite, plot_composite, plot_preview, scene_preview
 from .curves import plot_validation
 from .html import write_report
-from .maps import plot_abundances, plot_residual
+from .maps import plot_abundances, plot_brightness, plot_residual
 from .report import save_figures
 from .spectra import plot_endmembers, plot_pixel
 
 __all__ = [
     "color_composite",
     "plot_abundances",
+    "plot_brightness",
     "plot_composite",
     "plot_endmembers",
     "plot_pixel",

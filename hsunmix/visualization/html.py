@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data import atomic_path
+from ..data.bands import describe_bands
 
 __all__ = ["UNCERTAINTY", "command_text", "library_names", "materials_table", "trust_table", "write_report"]
 
@@ -18,8 +21,13 @@ _PICTURES = (
     ("composite.png", "The scene"),
     ("abundances.png", "Abundances: the fraction of each material in every pixel"),
     ("endmembers.png", "Endmembers: the spectra of the materials"),
+    ("brightness.png", "Brightness: how bright each pixel is"),
     ("residual.png", "Reconstruction error: what the mixing model doesn't explain"),
 )
+_NOTES = {
+    "brightness.png": "The spectra of the materials are scaled to the same maximum and show shape alone. How bright a "
+    "pixel is, by its light or by its material (water is dark), is in this map; 1 is ordinary in this scene."
+}
 UNCERTAINTY = (
     "Uncertainties and 90 % intervals say how far the result may be off if the spectra found are right. Where a "
     "material was missed, or two were taken for one, all shares may be off by more."
@@ -60,7 +68,8 @@ def write_report(
     """Write `report.html` beside the pictures of a result, which become part of it.
 
     Args:
-        folder: holds the pictures of `save_figures`.
+        folder: holds the pictures of `save_figures`; from `results.npz`, where it is there, the page takes which bands
+            were left out.
         summary: numbers of the result, as in `summary.json`.
         settings: that it depends on; of a library (`library` or `named by`) the page says what its names mean.
         versions: of the software.
@@ -86,7 +95,7 @@ def write_report(
 <h2>Can the result be trusted?</h2>{trust_table(summary)}
 <p class="note">{UNCERTAINTY}</p>
 <h2>What was read</h2>{_table(_file(cube))}
-<h2>What was left out</h2>{_table(_left_out(cube, summary["quality"]))}
+<h2>What was left out</h2>{_table(_left_out(cube, summary["quality"], folder / "results.npz"))}
 <h2>How to make it again</h2>
 <pre>{command_text(_lasting(arguments))}</pre>
 <h2>Settings</h2>{_table(settings, code=True)}
@@ -113,9 +122,9 @@ def _picture(path: Path, caption: str) -> str:
     width = int.from_bytes(content[16:20], "big") * _CSS_PIXEL  # of a PNG
     size = f"width:{width:.0f}px;min-width:{0.6 * width:.0f}px"  # wide ones can be scrolled on a telephone
     source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
-    return (
-        f'<h2>{_text(caption)}</h2><div class="wide"><img style="{size}" src="{source}" alt="{_text(caption)}"></div>'
-    )
+    note = f'<p class="note">{_NOTES[path.name]}</p>' if path.name in _NOTES else ""
+    image = f'<img style="{size}" src="{source}" alt="{_text(caption)}">'
+    return f'<h2>{_text(caption)}</h2><div class="wide">{image}</div>{note}'
 
 
 def command_text(arguments: Sequence[str]) -> str:
@@ -204,9 +213,14 @@ def _file(cube: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _left_out(cube: Mapping[str, Any], quality: Mapping[str, int]) -> dict[str, Any]:
-    bands, pixels = cube["shape"][2], cube["shape"][0] * cube["shape"][1]
-    return {"bands": f"{cube['bad_bands']} of {bands}", "pixels without data": f"{quality['nodata']} of {pixels}"}
+def _left_out(cube: Mapping[str, Any], quality: Mapping[str, int], results: Path) -> dict[str, Any]:
+    """How many bands and pixels, and which bands: those without noise in the arrays of the result."""
+    num_bands, pixels = cube["shape"][2], cube["shape"][0] * cube["shape"][1]
+    bands = f"{cube['bad_bands']} of {num_bands}"
+    if cube["bad_bands"] and results.is_file():
+        with np.load(results, allow_pickle=False) as arrays:
+            bands += f": {describe_bands(np.isnan(arrays['noise']), arrays.get('wavelengths'))}"
+    return {"bands": bands, "pixels without data": f"{quality['nodata']} of {pixels}"}
 
 
 def _table(values: Mapping[str, Any], code: bool = False) -> str:

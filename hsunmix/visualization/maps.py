@@ -1,4 +1,4 @@
-"""Maps: abundances with their names and a colour bar from 0 to 1, their uncertainty, the reconstruction error."""
+"""Maps: abundances with their names and a colour bar from 0 to 1, their uncertainty, brightness, residual."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from .style import INK, bare_axes, color_map, endmember_names, new_figure, panel_size, upper_limit
 
-__all__ = ["plot_abundances", "plot_residual"]
+__all__ = ["plot_abundances", "plot_brightness", "plot_residual"]
 
 _MOST_COLUMNS = 6
 
@@ -139,16 +139,35 @@ def plot_residual(residual: np.ndarray) -> Any:
     Raises:
         ValueError: `residual` isn't (H, W).
     """
-    residual = np.asarray(residual)
-    if residual.ndim != 2:
-        raise ValueError(f"`residual` must have the shape (H, W), got {residual.shape}")
-    panel = panel_size(residual.shape[0], residual.shape[1], longest=4.2)
+    values = np.asarray(residual)
+    finite = values[np.isfinite(values)]
+    median = f" (median {np.median(finite):.2g})" if finite.size else ""
+    return _one_map(values, "residual", "inferno", f"Reconstruction error{median}", "RMS over bands (reflectance)")
+
+
+def plot_brightness(brightness: np.ndarray) -> Any:
+    """How bright each pixel is beside what its mixture of materials would be in ordinary light.
+
+    Args:
+        brightness: (H, W), 1 = ordinary in this scene; NaN = nodata.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: `brightness` isn't (H, W).
+    """
+    return _one_map(np.asarray(brightness), "brightness", "cividis", "Brightness", "1 = ordinary in this scene")
+
+
+def _one_map(values: np.ndarray, name: str, colors: str, title: str, label: str) -> Any:
+    if values.ndim != 2:
+        raise ValueError(f"`{name}` must have the shape (H, W), got {values.shape}")
+    panel = panel_size(values.shape[0], values.shape[1], longest=4.2)
     figure = new_figure(panel[0] + 1.3, panel[1] + 0.6)
     axes = figure.subplots()
-    image = _show(axes, residual, "inferno", upper_limit(residual))
-    finite = residual[np.isfinite(residual)]
-    median = f" (median {np.median(finite):.2g})" if finite.size else ""
-    axes.set_title(f"Reconstruction error{median}", fontsize=11, color=INK)
+    image = _show(axes, values, colors, upper_limit(values))
+    axes.set_title(title, fontsize=11, color=INK)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=22, extend="max")
-    _label(bar, "RMS over bands (reflectance)")
+    _label(bar, label)
     return figure

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data import atomic_path
 from .composite import plot_composite, plot_preview
-from .maps import plot_abundances, plot_residual
-from .spectra import plot_endmembers
+from .maps import plot_abundances, plot_brightness, plot_residual
+from .spectra import has_common_maximum, plot_endmembers
 
 __all__ = ["save_figure", "save_figures"]
 
@@ -25,6 +25,7 @@ def save_figures(
     names: Sequence[str] | None = None,
     *,
     residual: np.ndarray | None = None,
+    brightness: np.ndarray | None = None,
     cube: np.ndarray | None = None,
     preview: np.ndarray | None = None,
     preview_bands: str = "",
@@ -37,7 +38,7 @@ def save_figures(
     reference_endmembers: np.ndarray | None = None,
     title: str = "",
 ) -> list[Path]:
-    """Write `abundances.png`, `endmembers.png` and, where given, `residual.png` and `composite.png`.
+    """Write `abundances.png`, `endmembers.png` and, where given, `residual.png`, `brightness.png`, `composite.png`.
 
     Args:
         folder: made if it doesn't exist.
@@ -46,6 +47,7 @@ def save_figures(
         wavelengths: (B,) in nm, or None.
         names: R names.
         residual: (H, W) reconstruction error.
+        brightness: (H, W); drawn where it was free, which is where all endmembers have the same maximum.
         cube: (H, W, B) for the colour composite.
         preview: (h, w, 3) colour composite, from `scene_preview`, where the cube is too large for `cube`.
         preview_bands: which bands it shows.
@@ -75,6 +77,8 @@ def save_figures(
     }
     if residual is not None:
         figures["residual.png"] = plot_residual(residual)
+    if brightness is not None and has_common_maximum(spectra):
+        figures["brightness.png"] = plot_brightness(brightness)
     if cube is not None:
         figures["composite.png"] = plot_composite(cube, wavelengths, band_mask, title)
     elif preview is not None:

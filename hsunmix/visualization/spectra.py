@@ -12,6 +12,7 @@ from .style import FAINT, INK, PALETTE, endmember_names, new_figure
 __all__ = ["plot_endmembers", "plot_pixel"]
 
 _NARROW = 5.5  # inches
+_DETECTORS = 4  # of one sensor, at most; bands in more runs than that are in no order
 _SPIKE = 3  # bands, at most: gas lines and joins of detectors, where the correction for the atmosphere fails
 _REACH = 0.3  # of the height of the rest, so far may a spike stand out
 _LEAST_MOVED = 0.01  # of the height of the axes: about the width of a line
@@ -34,7 +35,8 @@ def plot_endmembers(
 
     Args:
         endmembers: (R, B) reflectance; NaN where a band is missing.
-        wavelengths: (B,) in nm, any order, or None. Lines are broken where the sensor has a gap.
+        wavelengths: (B,) in nm, any order, or None. Lines are broken where the sensor has a gap, and where
+            detectors overlap.
         names: R names.
         uncertainty: (R, B) standard deviations.
         coarse: (R, B) estimate before refinement.
@@ -63,7 +65,7 @@ def plot_endmembers(
         lines["coarse"][~moved] = np.nan
         if not moved.any():
             del lines["coarse"]
-            about += ", which refinement did not move"
+            about += " (refinement changed nothing visible)"
     if "coarse" in lines or "reference" in lines:
         return _panels(axis, lines, names, label)
     return _one_axes(axis, lines, names, label, width, about)
@@ -117,7 +119,7 @@ def plot_pixel(
 def _drawable(
     spectra: dict[str, np.ndarray], wavelengths: np.ndarray | None
 ) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
-    """Axis, lines in ascending order with breaks where the sensor has gaps, and what the axis is called."""
+    """Axis, lines in ascending order with breaks at gaps and between detectors, and what the axis is called."""
     num_bands = next(iter(spectra.values())).shape[1]
     axis = np.arange(1.0, num_bands + 1) if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
     if axis.shape != (num_bands,):
@@ -128,12 +130,20 @@ def _drawable(
 
 
 def _order_and_breaks(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order of increasing wavelength, and after which of these bands a line has to be broken."""
-    order = np.argsort(axis, kind="stable")
+    """Order in which bands are drawn, and before which of them a line is broken: at gaps, and between detectors.
+
+    Where detectors overlap each is a line of its own: joined in the order of wavelengths they would zigzag.
+    """
+    order = np.arange(len(axis))
+    if (np.diff(axis) < 0).sum() > len(axis) / 2:
+        order = order[::-1]
+    runs = np.split(order, np.flatnonzero(np.diff(axis[order]) < 0) + 1)
+    if len(runs) > _DETECTORS:
+        runs = [np.argsort(axis, kind="stable")]
+    order = np.concatenate(sorted(runs, key=lambda run: float(axis[run].min(initial=np.inf))))
     steps = np.diff(axis[order])
-    if len(steps) == 0:
-        return order, np.array([], dtype=int)
-    return order, np.flatnonzero(steps > np.maximum(2.5 * np.median(steps), 12.0)) + 1
+    gap = max(2.5 * np.median(steps), 12.0) if len(steps) else np.inf
+    return order, np.flatnonzero((steps < 0) | (steps > gap)) + 1
 
 
 def _broken(rows: np.ndarray, breaks: np.ndarray) -> np.ndarray:
@@ -214,18 +224,22 @@ def _limit_all(panels: Sequence[Any], axis: np.ndarray, lines: dict[str, np.ndar
     """Limits for the panels of all endmembers, which share them; whether a spike is cut off, and marked."""
     rows = [value for key, value in lines.items() if key != "uncertainty"]
     if "uncertainty" in lines:
-        half = _TWO_SIDED_90 * lines["uncertainty"]
-        rows += [lines["refined"] - half, lines["refined"] + half]
+        rows += _interval(lines["refined"], lines["uncertainty"])
     _limit(panels[0], np.concatenate(rows))
     colors = [PALETTE[index % len(PALETTE)] for index in range(len(panels))]
     marked = [_mark_clipped(*each) for each in zip(panels, [axis] * len(panels), lines["refined"], colors)]
     return any(marked)
 
 
-def _quantity(spectra: np.ndarray) -> str:
-    """What spectra (R, B) show: where the brightness is free all have one maximum, and no scale of their own."""
+def has_common_maximum(spectra: np.ndarray) -> bool:
+    """Whether spectra (R, B) have no scale of their own: where the brightness is free all have one maximum."""
     peaks = np.nanmax(spectra, axis=1)
-    return "relative reflectance" if len(peaks) > 1 and np.ptp(peaks) < 1e-4 * peaks.max() else "reflectance"
+    return len(peaks) > 1 and bool(np.ptp(peaks) < 1e-4 * peaks.max())
+
+
+def _quantity(spectra: np.ndarray) -> str:
+    relative = has_common_maximum(spectra)
+    return "relative reflectance\n(all scaled to one maximum)" if relative else "reflectance"
 
 
 def _panels(axis: np.ndarray, lines: dict[str, np.ndarray], names: list[str], label: str) -> Any:
@@ -261,9 +275,15 @@ def _spectrum(axes: Any, axis: np.ndarray, lines: dict[str, np.ndarray], index: 
     color = PALETTE[index % len(PALETTE)]
     middle = lines["refined"][index]
     if "uncertainty" in lines:
-        half = _TWO_SIDED_90 * lines["uncertainty"][index]
-        axes.fill_between(axis, middle - half, middle + half, color=color, alpha=0.25, lw=0, zorder=1)
+        low, high = _interval(middle, lines["uncertainty"][index])
+        axes.fill_between(axis, low, high, color=color, alpha=0.25, lw=0, zorder=1)
     axes.plot(axis, middle, color=color, lw=1.5, label=name, zorder=2, marker="o" if len(axis) < 3 else None)
+
+
+def _interval(middle: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 90 % interval; reflectance isn't negative, so it begins below 0 only with the spectrum itself."""
+    half = _TWO_SIDED_90 * std
+    return np.maximum(middle - half, np.minimum(middle, 0.0)), middle + half
 
 
 def _legend(lines: dict[str, np.ndarray]) -> list[Any]:

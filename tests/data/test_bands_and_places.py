@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from hsunmix.data import Cube, Georeference, open_cube, outside_intervals, parse_intervals
+from hsunmix.data import (
+    Cube,
+    FunctionSource,
+    Georeference,
+    SpectralLibrary,
+    open_cube,
+    outside_intervals,
+    parse_intervals,
+)
 
 from .files import make_cube, write_envi_raw
 
@@ -18,6 +26,19 @@ def test_water_vapour_is_left_out():
     assert cube.without_bands("none").band_mask.all()
     assert cube.without_bands([(0, 430), (2000, 3000)]).band_mask.tolist() == [0, 0, 1, 1, 1, 0, 0]
     assert Cube(make_cube()).without_bands("water").band_mask.all()
+
+
+def test_what_the_interpreter_shows(tmp_path):
+    cube = open_cube(write_envi_raw(tmp_path, make_cube(), wavelength=CENTERS))
+    assert repr(cube) == f"<Cube: 4 x 5 pixels, 7 bands, 420 to 2441 nm, {tmp_path / 'scene.img'}>"
+    assert "7 bands (4 bad), 420" in repr(cube.without_bands("water"))
+
+    def unreadable(rows, columns):
+        raise AssertionError("read only to be shown")
+
+    assert repr(Cube(FunctionSource("x", (2, 3, 4), unreadable))) == "<Cube: 2 x 3 pixels, 4 bands, no wavelengths>"
+    library = SpectralLibrary(np.ones((3, 7)), wavelengths=CENTERS)
+    assert repr(library) == "<SpectralLibrary: 3 spectra, 7 bands, 420 to 2441 nm>"
 
 
 def test_no_band_left():

@@ -28,6 +28,15 @@ def test_names_that_a_header_cannot_hold(tmp_path):
     assert read_library(tmp_path / "lib.hdr").names == ["a; b", "c(d)", "unnamed 3", "two lines"]
 
 
+def test_names_lose_the_padding_of_columns(tmp_path):
+    padded = ["Andradite WS487 Garnet        BECKb AREF", " soil  (dry) ", "tree"]
+    write_library(tmp_path / "lib", np.ones((3, 5)), padded)
+    np.savez(tmp_path / "lib.npz", spectra=np.ones((3, 5)), names=padded)
+    (tmp_path / "lib.csv").write_text("wavelength," + ",".join(padded) + "\n400,1,1,1\n")
+    for name in ("lib.hdr", "lib.npz", "lib.csv"):
+        assert read_library(tmp_path / name).names == ["Andradite WS487 Garnet BECKb AREF", "soil (dry)", "tree"]
+
+
 def test_missing_values_scale_and_units(tmp_path):
     values = np.full((2, 5, 1), 5000.0, dtype=np.float32)
     values[1, 2] = -1.23e34
@@ -65,12 +74,29 @@ def test_npz_csv_and_npy(tmp_path):
     assert read_library(tmp_path / "b.csv").names[0] == "spectrum 1"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
+@pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", "."), (";", ","), ("\t", ".")])
+def test_spreadsheets_of_any_country(tmp_path, encoding, separator, decimal):
+    numbers = [["400,5", "0,25", ""], ["500", "1", "0,125"]]
+    numbers = [[cell.replace(",", decimal) for cell in row] for row in numbers]
+    for names in (["wavelength", '"sol, sec; été"', "b"], None):
+        rows = numbers if names is None else [names, *numbers]
+        text = "\r\n".join(map(separator.join, rows)) + "\r\n"
+        (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+        library = read_library(tmp_path / "a.csv")
+        assert library.names == (["spectrum 1", "spectrum 2"] if names is None else ["sol, sec; été", "b"])
+        np.testing.assert_array_equal(library.wavelengths, [400.5, 500])
+        np.testing.assert_array_equal(library.spectra, [[0.25, 1], [np.nan, 0.125]])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.csv", "wavelength\n1\n", "wavelength in the first column"),
         ("a.csv", "wavelength,a\n", "no spectra"),
         ("a.csv", "w,a\n400,x\n", "numbers"),
+        ("a.csv", 'w,a\n"1,400",1\n', "numbers"),
+        ("a.csv", "w a\n400 1\n", "semicolons"),
         ("a.csv", "w,a\n400,1\n500\n", "equally long"),
         ("a.txt", "1 2 3", "ENVI"),
     ],

@@ -4,6 +4,7 @@ import pytest
 from hsunmix.visualization import (
     color_composite,
     plot_abundances,
+    plot_brightness,
     plot_composite,
     plot_endmembers,
     plot_pixel,
@@ -73,6 +74,36 @@ def test_spectra_are_sorted_broken_at_gaps_and_banded():
     assert low <= 0 and high >= 1.1645 * spectra.max()
 
 
+FIRST, SECOND = np.arange(420, 1000, 7.0), np.arange(902.5, 2450, 10.0)  # as EnMAP's two detectors
+
+
+@pytest.mark.parametrize(
+    "wavelengths",
+    [np.append(FIRST, SECOND), np.append(SECOND, FIRST), np.append(FIRST, SECOND)[::-1]],
+    ids=["file order", "second detector first", "descending"],
+)
+def test_overlapping_detectors_are_lines_of_their_own(wavelengths):
+    second = np.isin(wavelengths, SECOND)
+    measured = np.where(second, 0.3, 0.2)  # detectors differ a little
+    for figure in (plot_pixel(measured, wavelengths), plot_endmembers(measured[None], wavelengths)):
+        x, y = figure.axes[0].lines[0].get_data()
+        drawn = [(x[part], y[part]) for part in np.ma.clump_unmasked(np.ma.masked_invalid(y))]
+        assert len(drawn) == 2
+        for (places, values), expected, level in zip(drawn, (FIRST, SECOND), (0.2, 0.3)):
+            np.testing.assert_array_equal(places, expected)
+            assert (values == level).all()
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
+def test_bands_without_overlap_are_one_line_in_any_order(order):
+    wavelengths = np.arange(400, 1000, 10.0)
+    if order != "ascending":
+        wavelengths = wavelengths[::-1] if order == "descending" else np.random.default_rng(0).permutation(wavelengths)
+    x, y = plot_pixel(wavelengths / 1000, wavelengths).axes[0].lines[0].get_data()
+    np.testing.assert_array_equal(x, np.arange(400, 1000, 10.0))
+    np.testing.assert_allclose(y, x / 1000)
+
+
 def test_comparison_gets_a_panel_each():
     spectra = np.random.default_rng(0).uniform(0, 1, (5, 20))
     figure = plot_endmembers(spectra, None, list("abcde"), coarse=spectra * 1.5, reference=spectra)
@@ -95,6 +126,8 @@ def test_wrong_shapes():
         plot_endmembers(np.ones((2, 5)), uncertainty=np.ones((2, 4)))
     with pytest.raises(ValueError, match="`residual`"):
         plot_residual(np.ones(4))
+    with pytest.raises(ValueError, match="`brightness`"):
+        plot_brightness(np.ones(4))
     with pytest.raises(ValueError, match="`cube`"):
         color_composite(np.ones((4, 4)))
 
@@ -132,9 +165,23 @@ def test_spectra_without_a_scale_of_their_own_are_not_called_reflectance(coarse)
     spectra = np.random.default_rng(0).uniform(0.1, 0.9, (3, 30))
     spectra[:, 4] = np.nan
     relative = spectra / np.nanmax(spectra, axis=1, keepdims=True)
-    for values, quantity in ((spectra, "reflectance"), (relative, "relative reflectance")):
+    relative_label = "relative reflectance\n(all scaled to one maximum)"
+    for values, quantity in ((spectra, "reflectance"), (relative, relative_label)):
         figure = plot_endmembers(values, coarse=values if coarse else None)
         assert figure.axes[0].get_ylabel() == quantity
+
+
+def test_brightness_is_drawn_where_the_spectra_have_no_scale_of_their_own(tmp_path):
+    spectra = np.random.default_rng(0).uniform(0.1, 0.9, (3, 30))
+    brightness = np.linspace(0.1, 2.0, 54).reshape(6, 9)
+    relative = spectra / spectra.max(axis=1, keepdims=True)
+    for values, drawn in ((spectra, False), (relative, True)):
+        files = save_figures(tmp_path, maps(), values, brightness=brightness)
+        assert ("brightness.png" in [file.name for file in files]) == drawn
+    panel, bar = plot_brightness(np.where(brightness < 0.2, np.nan, brightness)).axes
+    low, high = panel.images[0].get_clim()
+    assert low == 0 and 1.9 < high <= 2 and "1 = ordinary" in bar.get_ylabel()
+    assert panel.images[0].get_array().mask.sum() == (brightness < 0.2).sum()
 
 
 def smooth_spectra():
@@ -148,6 +195,18 @@ def triangles(figure):
         for line in axes.lines
         if line.get_marker() in ("^", "v") and len(line.get_xdata())
     ]
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_intervals_end_at_zero(reference):
+    spectra = smooth_spectra()
+    spectra[1] -= 0.15  # itself negative at one end
+    others = {"reference": spectra} if reference else {}
+    figure = plot_endmembers(spectra, None, ["a", "b"], np.full((2, 120), 0.2), **others)
+    drawn = [band.get_paths()[0].vertices[:, 1] for axes in figure.axes for band in axes.collections]
+    assert [values.min() for values in drawn] == pytest.approx([0, -0.05])
+    assert drawn[0].max() == pytest.approx(spectra[0].max() + 1.6449 * 0.2)
+    assert figure.axes[0].get_ylim()[0] > -0.1
 
 
 @pytest.mark.parametrize("reference", [False, True])
@@ -183,7 +242,7 @@ def test_a_coarse_spectrum_under_the_refined_one_is_not_drawn():
     spectra = smooth_spectra()
     figure = plot_endmembers(spectra, names=["a", "b"], coarse=spectra + 1e-4)
     assert len(figure.axes) == 1 and len(figure.axes[0].lines) == 2 and texts(figure) == ["a", "b"]
-    assert "refinement did not move" in figure.get_suptitle()
+    assert "changed nothing visible" in figure.get_suptitle()
     figure = plot_endmembers(spectra, names=["a", "b"], coarse=spectra + [[0.0], [0.05]])
     drawn = [[bool(np.isfinite(line.get_ydata()).any()) for line in axes.lines] for axes in figure.axes]
     assert drawn == [[False, True], [True, True]] and "coarse, where it differs" in texts(figure)

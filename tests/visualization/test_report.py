@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from hsunmix.cli.results import SceneMaps, summarize, write_results
 from hsunmix.data import Cube, FunctionSource
 from hsunmix.visualization import color_composite, save_figures, scene_preview, write_report
 
@@ -94,6 +95,47 @@ def test_what_intervals_and_names_of_a_library_mean(tmp_path):
     for settings in ({"library": "/data/usgs<1>.hdr"}, {"library": None, "named by": "usgs<1>.hdr"}):
         page = write_report(tmp_path, SUMMARY, settings, {"hsunmix": "0.1"}, ["unmix"]).read_text("utf-8")
         assert "nearest spectra in the library usgs&lt;1&gt;.hdr" in page and "doesn't identify" in page
+
+
+def a_result(folder):
+    """What `hsunmix unmix` writes of a scene that misses three pixels and three bands, and its summary."""
+    spectra = np.random.default_rng(0).uniform(0.1, 1.0, (2, 12)).astype(np.float32)
+    noise = np.full(12, 0.01)
+    spectra[:, [4, 5, 11]] = noise[[4, 5, 11]] = np.nan
+    spectra /= np.nanmax(spectra, axis=1, keepdims=True)
+    abundances = np.random.default_rng(1).dirichlet(np.ones(2), (6, 5)).astype(np.float32)
+    brightness = np.linspace(0.2, 1.8, 30, dtype=np.float32).reshape(6, 5)
+    data = brightness[..., None] * (abundances @ np.nan_to_num(spectra))
+    nodata = np.zeros((6, 5), bool)
+    nodata[0, :3] = True
+    for values in (data, abundances, brightness):
+        values[nodata] = np.nan
+    cube = Cube(data, wavelengths=np.linspace(400, 1500, 12), path=folder / "scene.hdr")
+    quality = nodata.astype(np.uint8)
+    maps = SceneMaps(abundances, None, brightness, np.where(nodata, np.nan, 0.01), quality)
+    known = {"endmembers": spectra, "endmember_uncertainty": None, "coarse_endmembers": spectra, "noise": noise}
+    write_results(folder, cube, maps, known, ["soil", "water"])
+    return summarize(cube, maps, known, ["soil", "water"], "free")
+
+
+def test_free_brightness_is_shown_and_explained(tmp_path):
+    summary = a_result(tmp_path)
+    page = write_report(tmp_path, summary, {}, {"hsunmix": "0.1"}, ["unmix"]).read_text("utf-8")
+    assert "how bright each pixel is" in page and "scaled to the same maximum" in page
+    (tmp_path / "brightness.png").unlink()
+    page = write_report(tmp_path, summary, {}, {"hsunmix": "0.1"}, ["unmix"]).read_text("utf-8")
+    assert "how bright each pixel is" not in page and "scaled to the same maximum" not in page
+
+
+def test_bands_and_pixels_that_were_left_out(tmp_path):
+    summary = a_result(tmp_path)
+    page = write_report(tmp_path, summary, {}, {"hsunmix": "0.1"}, ["unmix"])
+    assert "bands 3 of 12: 800-900, 1500 nm pixels without data 3 of 30" in sections(page)["What was left out"]
+    with np.load(tmp_path / "results.npz") as arrays:
+        kept = {key: value for key, value in arrays.items() if key != "wavelengths"}
+    np.savez(tmp_path / "results.npz", **kept)
+    page = write_report(tmp_path, summary, {}, {"hsunmix": "0.1"}, ["unmix"])
+    assert "bands 3 of 12: bands 5-6, 12 pixels" in sections(page)["What was left out"]
 
 
 def test_wide_pictures_keep_a_readable_size(tmp_path):
