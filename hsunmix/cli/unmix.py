@@ -55,7 +55,7 @@ files written to DIR:
   endmembers.hdr, .sli    spectra of the materials, an ENVI spectral library
   results.npz             everything as arrays (of a scene in tiles: spectra and noise only)
   summary.json            settings, versions, timings, mean abundances, noise, residual
-  abundances.png, endmembers.png, residual.png, composite.png, report.html
+  abundances.png, endmembers.png, residual.png, brightness.png (where it varies), composite.png, report.html
   timing.json             seconds and memory of a scene in tiles; all other files are the same however it was run
 """
 
