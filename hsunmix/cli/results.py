@@ -15,7 +15,14 @@ from .common import say
 if TYPE_CHECKING:
     from hsunmix.data import Cube, MapLayer
 
-FILES = ("abundances.hdr", "abundances.tif", "endmembers.hdr", "results.npz", "summary.json")
+MAPS = ("abundances", "uncertainty", "brightness", "residual", "quality")
+PICTURES = ("abundances.png", "endmembers.png", "residual.png", "composite.png")
+# All that a run may write: a folder never holds those of two runs.
+FILES = (
+    *(f"{name}.{suffix}" for name in MAPS for suffix in ("hdr", "img", "tif")),
+    *("endmembers.hdr", "endmembers.sli", "results.npz", "summary.json", "timing.json", "report.html"),
+    *PICTURES,
+)
 SPECTRA = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")  # fields of the pipeline's output
 NAMES_OF_A_LIBRARY = "a name means the nearest spectrum in the library, not that the material was identified"
 _PREVIEW = 1000  # pixels of the longer side of pictures
@@ -139,10 +146,14 @@ def write_results(
 def publish(staging: Path, folder: Path) -> list[Path]:
     """Move complete files to their final names, the summary last: where it is, everything is there.
 
+    Files of an earlier result that this one doesn't replace (its report, its uncertainty, another format) are removed.
+
     Returns:
         The files.
     """
     names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == "summary.json", name))
+    for name in ("summary.json", *(name for name in FILES if name not in names)):
+        (folder / name).unlink(missing_ok=True)
     for name in names:
         os.replace(staging / name, folder / name)
     staging.rmdir()

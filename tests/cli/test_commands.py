@@ -9,9 +9,11 @@ import pytest
 
 from hsunmix.cli import demo, unmix
 from hsunmix.cli.main import build_parser, main
+from hsunmix.cli.results import FILES
 from hsunmix.data import read_cube, read_library, write_cube, write_library
 from hsunmix.simulation import PARAMETRIC_FAMILIES
 
+from ..pipelines.tiny import tiny_pipeline, tiny_scene
 from .fake import FakePipeline
 
 CENTERS = np.linspace(400, 2400, 41)
@@ -295,3 +297,23 @@ def test_module_is_the_command():
 
 def test_parser_builds():
     assert build_parser().parse_args(["unmix", "a.hdr", "-o", "b"]).checkpoint == "base"
+
+
+@pytest.mark.parametrize("tiles", [[], ["--tile", "8", "--overlap", "2"]])
+def test_results_of_an_earlier_run_do_not_stay_beside_new_ones(tmp_path, tiles):
+    """Whole and in tiles; files that are not results stay."""
+    cube, wavelengths, _ = tiny_scene(height=10, width=9)
+    path = str(write_cube(tmp_path / "scene", cube, wavelengths))
+    tiny_pipeline().save_pretrained(tmp_path / "checkpoint")
+    options = ["-r", "2", "--steps", "1", "--checkpoint", str(tmp_path / "checkpoint"), "-q", "-o"]
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    first = ["--uncertainty", "--report", "--format", "geotiff", "--tile", "8", "--overlap", "2"]
+    assert main(["unmix", path, *options, str(out), *first]) == 0
+    written = {file.name for file in out.iterdir()}
+    assert {"report.html", "uncertainty.tif", "timing.json"} <= written <= set(FILES)
+    (out / "notes.txt").write_text("mine")
+    assert main(["unmix", path, *options, str(out), *tiles, "--overwrite"]) == 0
+    assert main(["unmix", path, *options, str(fresh), *tiles]) == 0
+    alone = {file.name for file in fresh.iterdir()}
+    assert alone <= set(FILES)
+    assert {file.name for file in out.iterdir()} == alone | {"notes.txt"}
