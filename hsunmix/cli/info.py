@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import bundled_checkpoints, devices, say, versions
-from .results import NAMES_OF_A_LIBRARY, extent, how_well_explained, number_of_materials
+from .results import NAMES_OF_A_LIBRARY, extent, how_well_explained, number_of_materials, read_summary
 from .tiled import WORK_FOLDER
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
 
 def describe_result(folder: Path) -> list[tuple[str, str]]:
     """Materials, shares, how well they explain the scene, files."""
-    summary = _read_json(folder / "summary.json")
-    if "endmembers" not in summary:
-        raise ValueError(f"{folder} holds no result of `hsunmix unmix`; of a simulated scene name the file")
+    summary = read_summary(folder)
     cube = summary["cube"]
     lines = [
         ("result", str(folder)),
@@ -119,19 +117,15 @@ def describe_result(folder: Path) -> list[tuple[str, str]]:
     return [*lines, ("files", ", ".join(files))]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable ({error})") from error
-
-
 def describe_checkpoint(folder: Path) -> list[tuple[str, str]]:
     """Components, their sizes, and the defaults stored with them."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise ValueError(f"{folder} is a folder without summary.json or model_index.json: no result, no checkpoint")
-    content = _read_json(index)
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index}: not readable ({error})") from error
     lines = [("checkpoint", str(folder)), ("pipeline", str(content.get("_class_name", "?")))]
     for key, value in content.items():
         if isinstance(value, list) and len(value) == 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,6 +159,22 @@ def publish(staging: Path, folder: Path) -> list[Path]:
         os.replace(staging / name, folder / name)
     staging.rmdir()
     return [folder / name for name in names]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a result.
+
+    Raises:
+        ValueError: it is damaged, or not of a result of `hsunmix unmix`.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable ({error})") from error
+    if "endmembers" not in summary:
+        raise ValueError(f"{folder} holds no result of `hsunmix unmix`; of a simulated scene name the file")
+    return summary
 
 
 def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[str], mode: str) -> dict[str, Any]:

@@ -317,3 +317,29 @@ def test_results_of_an_earlier_run_do_not_stay_beside_new_ones(tmp_path, tiles):
     alone = {file.name for file in fresh.iterdir()}
     assert alone <= set(FILES)
     assert {file.name for file in out.iterdir()} == alone | {"notes.txt"}
+
+
+def test_resume_takes_only_the_result_that_is_asked_for(scene, tmp_path, pipeline, capsys):
+    out = tmp_path / "out"
+    command = ["unmix", str(scene), "-r", "4", "-o", str(out)]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 0
+    assert "complete already" in capsys.readouterr().out
+    other = write_cube(tmp_path / "other", read_cube(scene).data, CENTERS)
+    for changed, message in (
+        ([*command, "-r", "3"], "with --num-endmembers 4, now with --num-endmembers 3"),
+        ([*command, "--uncertainty", "--seed", "1"], "without --uncertainty, now with --uncertainty"),
+        ([*command, "--scale", "2"], "without --scale, now with --scale 2.0"),
+        (["unmix", str(other), *command[2:]], "of scene.img, now other.img"),
+    ):
+        assert main([*changed, "--resume"]) == 2
+        error = capsys.readouterr().err
+        assert f"({message}): --overwrite replaces it, or give another folder" in error and error.count("\n") == 1
+    assert len(pipeline.calls) == 1
+    assert main([*command, "-r", "3", "--resume", "--overwrite"]) == 0
+    assert json.loads((out / "summary.json").read_text())["num_endmembers"] == 3
+    (tmp_path / "simulated").mkdir()
+    (tmp_path / "simulated" / "summary.json").write_text('{"settings": {}}')
+    assert main([*command, "--resume", "-o", str(tmp_path / "simulated")]) == 2
+    assert "no result of `hsunmix unmix`" in capsys.readouterr().err
