@@ -9,7 +9,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from .common import choose_device, load_pipeline, output_folder, say
+from .common import choose_device, load_pipeline, no_empty_folder, output_folder, say
 from .messages import in_options
 from .options import add_unmixing_options, load_networks
 from .processes import group_rank, own_device, run_processes, starts_group
@@ -84,7 +84,8 @@ def unmix_one(args: argparse.Namespace, scene: Path, folder: Path, pipe: Any) ->
     try:
         if is_complete(own):
             return True, f"complete already, results in {folder}"
-        unmix_scene(own, pipe, alone=True)
+        with no_empty_folder(folder):
+            unmix_scene(own, pipe, alone=True)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         logger.debug("failed", exc_info=True)
         return False, in_options(str(error), args) or type(error).__name__

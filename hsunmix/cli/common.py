@@ -6,7 +6,8 @@ import argparse
 import logging
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,18 @@ def output_folder(path: Path, files: Iterable[str], overwrite: bool) -> Path:
         raise ValueError(f"{path} already holds {there[0]}; give another folder, or --overwrite")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextmanager
+def no_empty_folder(path: Path | None) -> Iterator[None]:
+    """Remove `path` and its parents afterwards where they are new and hold nothing, as after an error."""
+    new = [] if path is None else [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # never made, or there is something in it
+                folder.rmdir()
 
 
 def choose_device(name: str) -> str:

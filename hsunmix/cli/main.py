@@ -12,6 +12,7 @@ from typing import NoReturn
 from hsunmix import __version__
 
 from . import adapt, app, batch, benchmark, demo, info, push, simulate, train, unmix
+from .common import no_empty_folder
 from .messages import in_options, option_names, set_up_messages
 
 __all__ = ["build_parser", "main"]
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.argv = list(sys.argv[1:] if argv is None else argv)
     set_up_messages(args)
     try:
-        return int(args.run(args) or 0)
+        with no_empty_folder(getattr(args, "output", None)):
+            return int(args.run(args) or 0)
     except KeyboardInterrupt:
         _error("interrupted")
         return 130

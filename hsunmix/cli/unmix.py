@@ -114,7 +114,12 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
     def load() -> Any:
         return pipe if pipe is not None else load_networks(args, load_pipeline, ranks.device, quiet=True)
 
-    return run_tiled(args, cube, known, plan, ranks, load, clock.lap, clock.laps)
+    try:
+        return run_tiled(args, cube, known, plan, ranks, load, clock.lap, clock.laps)
+    finally:
+        store = work_folder(args)
+        if ranks.is_main and not store.scene_path.exists():  # stopped before there was anything to continue
+            store.discard()
 
 
 def is_complete(args: argparse.Namespace) -> bool:

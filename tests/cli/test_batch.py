@@ -59,6 +59,7 @@ def test_a_scene_that_fails_does_not_stop_the_rest(scenes, tmp_path, pipeline, c
     assert main(command) == 1
     text = capsys.readouterr().out
     assert "truncated" in text and "b.npy: done" in text and "1 of 2 scenes failed" in text
+    assert not (out / "a").exists()
     write_cube(scenes / "a", make_cube(), CENTERS)
     assert main([*command, "--resume"]) == 0
     assert len(pipeline.calls) == 2  # b was complete
