@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, no_empty_folder, output_folder, say
-from .messages import in_options
+from .messages import plain
 from .options import add_unmixing_options, load_networks
 from .processes import group_rank, own_device, run_processes, starts_group
 from .unmix import is_complete, unmix_scene
@@ -88,7 +88,7 @@ def unmix_one(args: argparse.Namespace, scene: Path, folder: Path, pipe: Any) ->
             unmix_scene(own, pipe, alone=True)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         logger.debug("failed", exc_info=True)
-        return False, in_options(str(error), args) or type(error).__name__
+        return False, plain(error, args)
     return True, f"done, results in {folder}"
 
 

@@ -80,8 +80,14 @@ def devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
+def load_pipeline(checkpoint: str, device: str, quiet: bool, option: str = "--checkpoint") -> Any:
     """The pipeline from a bundled checkpoint's name, a folder or a Hub repository ("user/name", "user/name@v1").
+
+    Args:
+        checkpoint: what the user gave.
+        device: what it computes on.
+        quiet: no progress bar over the steps.
+        option: where the user gave it, for messages.
 
     Raises:
         ValueError: there is no such checkpoint.
@@ -98,14 +104,14 @@ def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
         source, _, revision = checkpoint.partition("@")
     if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise ValueError(
-            f"--checkpoint {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision) "
+            f"{option} {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision) "
             f"nor one of the bundled checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"
         )
     try:
         pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(source, revision=revision or None)
     except Exception as error:  # diffusers, huggingface_hub, safetensors and json each have their own
         logger.debug("loading failed", exc_info=True)
-        raise ValueError(f"--checkpoint {checkpoint} can't be loaded: {error}") from error
+        raise ValueError(f"{option} {checkpoint} can't be loaded: {error}") from error
     pipe.set_progress_bar_config(disable=quiet or not shows_bars(), desc="unmixing", leave=False)
     return pipe.to(device)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import re
 import sys
 import warnings
 from typing import Any
 
-__all__ = ["in_options", "option_names", "set_up_messages"]
+__all__ = ["in_options", "option_names", "plain", "set_up_messages"]
 
 # Arguments of the library whose option has another name. All others have theirs: `fixed_endmembers` is
 # `--fixed-endmembers`.
@@ -50,6 +51,25 @@ def in_options(text: str, args: argparse.Namespace) -> str:
     names = args.option_names
     text = re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), text)
     return " ".join(text.split())
+
+
+def plain(error: Exception, args: argparse.Namespace) -> str:
+    """What went wrong, without the numbers of the operating system.
+
+    Args:
+        error: of the library or of the system.
+        args: of the command line.
+
+    Returns:
+        One line.
+    """
+    if not isinstance(error, OSError) or not error.strerror:
+        return in_options(str(error), args) or type(error).__name__
+    if error.filename is None:
+        return in_options(error.strerror, args)
+    path_of_a_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
+    why = "a part of this path is a file, not a folder" if path_of_a_file else error.strerror.lower()
+    return f"{error.filename} can't be read or written: {why}"
 
 
 class _OneLine(logging.Formatter):

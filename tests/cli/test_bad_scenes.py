@@ -101,8 +101,11 @@ def test_bad_scenes(tmp_path, make, capsys):
 def test_no_place_for_results(tmp_path, capsys):
     scene = write_cube(tmp_path / "scene", make_cube(), CENTERS)
     (tmp_path / "file").write_text("")
-    assert main(["unmix", str(scene), "-r", "2", "-o", str(tmp_path / "file" / "out")]) == 2
-    assert "file" in capsys.readouterr().err
+    for place in ("file/out", "file/out/deeper"):
+        assert main(["unmix", str(scene), "-r", "2", "-o", str(tmp_path / place)]) == 2
+        error = capsys.readouterr().err
+        assert "Errno" not in error
+        assert f"{tmp_path / 'file'}" in error and "a part of this path is a file, not a folder" in error
 
 
 def test_a_full_disk_leaves_older_results_alone(tmp_path, capsys, monkeypatch):

@@ -1,7 +1,9 @@
 """What the library says reaches the terminal in the words of the command line."""
 
+import errno
 import inspect
 import logging
+import os
 import re
 
 import numpy as np
@@ -114,3 +116,18 @@ def test_help_says_how_spectra_are_given(capsys):
     assert main(["unmix", "--help"]) == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert ".csv (wavelength in the first column, then one column per spectrum" in text and ".npy" in text
+
+
+def test_errors_of_the_system_are_sentences():
+    args = build_parser().parse_args(UNMIX)
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/root/out")
+    assert messages.plain(denied, args) == "/root/out can't be read or written: permission denied"
+    assert messages.plain(OSError(errno.EIO, "tile 3 can't be written"), args) == "tile 3 can't be written"
+    assert messages.plain(FileNotFoundError("`cube`: no such file"), args) == "the cube: no such file"
+
+
+def test_push_says_what_is_wrong_before_it_asks_the_hub(capsys):
+    assert main(["push", "base", "yours"]) == 2
+    assert "yours is no name of a repository: give USER/NAME" in capsys.readouterr().err
+    assert main(["push", "nosuch", "you/yours"]) == 2
+    assert capsys.readouterr().err.startswith("hsunmix: error: checkpoint nosuch: neither a folder")
