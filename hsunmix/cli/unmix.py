@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import time
@@ -18,6 +19,10 @@ from .tiled import WORK_FOLDER, plan_scene, run_tiled, work_folder
 
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
+
+logger = logging.getLogger(__name__)
+
+MANY_ENDMEMBERS = 20  # above which the user is warned
 
 DESCRIPTION = """\
 Estimate which materials (endmembers) a hyperspectral image holds, and the fraction of each in every pixel.
@@ -97,6 +102,8 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
         if not args.quiet:
             say(f"{args.output}: complete already")
         return 0
+    if (args.num_endmembers or 0) > MANY_ENDMEMBERS and (alone or group_rank()[0] == 0):
+        logger.warning("%d endmembers are more than scenes usually hold; this takes long", args.num_endmembers)
     folder = output_folder(args.output, FILES, args.overwrite or args.resume)
     refuse_unfinished(args)
     cube = open_scene(args)

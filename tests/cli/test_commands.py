@@ -343,3 +343,33 @@ def test_resume_takes_only_the_result_that_is_asked_for(scene, tmp_path, pipelin
     (tmp_path / "simulated" / "summary.json").write_text('{"settings": {}}')
     assert main([*command, "--resume", "-o", str(tmp_path / "simulated")]) == 2
     assert "no result of `hsunmix unmix`" in capsys.readouterr().err
+
+
+def test_info_takes_numbers_for_what_unmix_takes_them(tmp_path, capsys):
+    reflectance, wavelengths, _ = tiny_scene(height=10, width=9)
+    tiny_pipeline().save_pretrained(tmp_path / "checkpoint")
+    path = tmp_path / "scene.npy"
+    options = ["-r", "2", "--steps", "0", "--checkpoint", str(tmp_path / "checkpoint"), "-q", "--overwrite"]
+    for scale in (1, 100, 10_000):
+        np.save(path, reflectance if scale == 1 else np.round(reflectance * scale).astype(np.int16))
+        assert main(["unmix", str(path), *options, "-o", str(tmp_path / "out")]) == 0
+        said = capsys.readouterr().err.splitlines()
+        assert json.loads((tmp_path / "out" / "summary.json").read_text())["cube"]["scale"] == scale
+        assert main(["info", str(path)]) == 0
+        text, error = capsys.readouterr()
+        assert f"numbers divided by {scale}" in text and ("judged by the values" in text) == (scale > 1)
+        guessed = "hsunmix: warning: the cube reaches"
+        assert error.splitlines() == [line for line in said if line.startswith(guessed)]  # in the same words
+        assert error.count("Pass --scale") == (scale > 1) and "too large" not in text
+        highest = float(text.split(" to ")[-1].split(",")[0])
+        assert highest == pytest.approx(reflectance.max(), rel=0.02)
+    np.save(path, reflectance * 1e6)
+    assert main(["info", str(path)]) == 0
+    assert "would refuse this: the cube reaches" in capsys.readouterr().err
+
+
+def test_many_endmembers_are_warned_of(scene, tmp_path, pipeline, capsys):
+    for count in (20, 21):
+        assert main(["unmix", str(scene), "-r", str(count), "-o", str(tmp_path / str(count))]) == 0
+        error = capsys.readouterr().err
+        assert ("more than scenes usually hold" in error) == (count > 20)
