@@ -147,6 +147,7 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     import numpy as np
 
     from hsunmix.data import open_cube
+    from hsunmix.data.axes import advice, spectral_axis
     from hsunmix.data.cube import measured
     from hsunmix.tiling import sample_scene
 
@@ -162,6 +163,8 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     lines.append(("wavelengths", _range(cube.wavelengths)))
     if cube.fwhm is not None:
         lines.append(("band width", f"{np.median(cube.fwhm):.1f} nm (median)"))
+    if cube.wavelengths is None and (axis := spectral_axis(sample.data)) != 2:  # whose number would tell
+        logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", *cube.shape, advice(axis))
     guess = _guess_scale(cube, values)
     known = "" if guess == 1 else " (judged by the values; --scale of `hsunmix unmix` sets it)"
     lines.append(("scale", f"numbers divided by {cube.scale * guess:g}{known}"))
