@@ -102,13 +102,14 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
         if not args.quiet:
             say(f"{args.output}: complete already")
         return 0
-    if (args.num_endmembers or 0) > MANY_ENDMEMBERS and (alone or group_rank()[0] == 0):
-        logger.warning("%d endmembers are more than scenes usually hold; this takes long", args.num_endmembers)
     folder = output_folder(args.output, FILES, args.overwrite or args.resume)
     refuse_unfinished(args)
     cube = open_scene(args)
     check_format(args, cube)
     known = read_known_spectra(args, cube)
+    count = args.num_endmembers or 0
+    if MANY_ENDMEMBERS < count <= cube.band_mask.sum() and (alone or group_rank()[0] == 0):  # with more it is refused
+        logger.warning("%d endmembers are more than scenes usually hold; this takes long", count)
     clock.lap("read")
     device = choose_device(args.device)
     processes = 1 if alone else group_rank()[1]
