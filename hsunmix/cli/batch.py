@@ -9,11 +9,11 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from .common import choose_device, load_pipeline, output_folder, say
-from .messages import in_options
+from .common import choose_device, load_pipeline, no_empty_folder, output_folder, say
+from .messages import plain
 from .options import add_unmixing_options, load_networks
 from .processes import group_rank, own_device, run_processes, starts_group
-from .unmix import unmix_scene
+from .unmix import is_complete, unmix_scene
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
     folders = dict(zip(scenes, distinct_names(scenes)))
     failed = []
     for scene in scenes[rank::count]:
-        error = unmix_one(args, scene, args.output / folders[scene], pipe)
-        say(f"{scene}: {error or 'done'}")
-        if error:
+        worked, text = unmix_one(args, scene, args.output / folders[scene], pipe)
+        say(f"{scene}: {text}")
+        if not worked:
             failed.append(scene)
     if failed:
         share = f" of process {rank + 1}" if count > 1 else ""
@@ -71,22 +71,25 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def unmix_one(args: argparse.Namespace, scene: Path, folder: Path, pipe: Any) -> str:
+def unmix_one(args: argparse.Namespace, scene: Path, folder: Path, pipe: Any) -> tuple[bool, str]:
     """One scene.
 
     Returns:
-        What went wrong, in one line; empty where nothing did.
+        Whether there is a result, and in one line where it is or what went wrong.
     """
     args.scene = scene  # named in all messages about it
     own = copy(args)
     own.cube, own.output, own.quiet = scene, folder, True
     own.argv = ["unmix", str(scene), "-o", str(folder), *_shared_options(args.argv, args)]
     try:
-        unmix_scene(own, pipe, alone=True)
+        if is_complete(own):
+            return True, f"complete already, results in {folder}"
+        with no_empty_folder(folder):
+            unmix_scene(own, pipe, alone=True)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         logger.debug("failed", exc_info=True)
-        return in_options(str(error), args) or type(error).__name__
-    return ""
+        return False, plain(error, args)
+    return True, f"done, results in {folder}"
 
 
 def _shared_options(argv: list[str], args: argparse.Namespace) -> list[str]:

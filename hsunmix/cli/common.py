@@ -6,7 +6,8 @@ import argparse
 import logging
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,18 @@ def output_folder(path: Path, files: Iterable[str], overwrite: bool) -> Path:
     return path
 
 
+@contextmanager
+def no_empty_folder(path: Path | None) -> Iterator[None]:
+    """Remove `path` and its parents afterwards where they are new and hold nothing, as after an error."""
+    new = [] if path is None else [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # never made, or there is something in it
+                folder.rmdir()
+
+
 def choose_device(name: str) -> str:
     """A torch device: "auto" takes an accelerator where there is one.
 
@@ -67,8 +80,14 @@ def devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
+def load_pipeline(checkpoint: str, device: str, quiet: bool, option: str = "--checkpoint") -> Any:
     """The pipeline from a bundled checkpoint's name, a folder or a Hub repository ("user/name", "user/name@v1").
+
+    Args:
+        checkpoint: what the user gave.
+        device: what it computes on.
+        quiet: no progress bar over the steps.
+        option: where the user gave it, for messages.
 
     Raises:
         ValueError: there is no such checkpoint.
@@ -85,14 +104,14 @@ def load_pipeline(checkpoint: str, device: str, quiet: bool) -> Any:
         source, _, revision = checkpoint.partition("@")
     if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise ValueError(
-            f"--checkpoint {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision) "
+            f"{option} {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision) "
             f"nor one of the bundled checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"
         )
     try:
         pipe = hsunmix.SemiBlindUnmixingPipeline.from_pretrained(source, revision=revision or None)
     except Exception as error:  # diffusers, huggingface_hub, safetensors and json each have their own
         logger.debug("loading failed", exc_info=True)
-        raise ValueError(f"--checkpoint {checkpoint} can't be loaded: {error}") from error
+        raise ValueError(f"{option} {checkpoint} can't be loaded: {error}") from error
     pipe.set_progress_bar_config(disable=quiet or not shows_bars(), desc="unmixing", leave=False)
     return pipe.to(device)
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import bundled_checkpoints, devices, say, versions
-from .results import NAMES_OF_A_LIBRARY, extent, how_well_explained, number_of_materials
+from .results import NAMES_OF_A_LIBRARY, extent, how_well_explained, number_of_materials, read_summary
 from .tiled import WORK_FOLDER
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hsunmix.data import Cube
+
+logger = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Say what a file holds: shape, wavelengths, scale, and the bands and pixels of a cube that `hsunmix unmix` would use;
@@ -54,6 +59,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Describe."""
+    args.option_names["reflectance_scale"] = "--scale"  # of `hsunmix unmix`, which the warnings are about
     if args.file is None:
         return _lines(describe_installation())
     path = Path(args.file)
@@ -97,9 +103,7 @@ def describe_folder(folder: Path) -> list[tuple[str, str]]:
 
 def describe_result(folder: Path) -> list[tuple[str, str]]:
     """Materials, shares, how well they explain the scene, files."""
-    summary = _read_json(folder / "summary.json")
-    if "endmembers" not in summary:
-        raise ValueError(f"{folder} holds no result of `hsunmix unmix`; of a simulated scene name the file")
+    summary = read_summary(folder)
     cube = summary["cube"]
     lines = [
         ("result", str(folder)),
@@ -119,19 +123,15 @@ def describe_result(folder: Path) -> list[tuple[str, str]]:
     return [*lines, ("files", ", ".join(files))]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable ({error})") from error
-
-
 def describe_checkpoint(folder: Path) -> list[tuple[str, str]]:
     """Components, their sizes, and the defaults stored with them."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise ValueError(f"{folder} is a folder without summary.json or model_index.json: no result, no checkpoint")
-    content = _read_json(index)
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index}: not readable ({error})") from error
     lines = [("checkpoint", str(folder)), ("pipeline", str(content.get("_class_name", "?")))]
     for key, value in content.items():
         if isinstance(value, list) and len(value) == 2:
@@ -147,6 +147,7 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     import numpy as np
 
     from hsunmix.data import open_cube
+    from hsunmix.data.axes import advice, spectral_axis
     from hsunmix.data.cube import measured
     from hsunmix.tiling import sample_scene
 
@@ -162,15 +163,18 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     lines.append(("wavelengths", _range(cube.wavelengths)))
     if cube.fwhm is not None:
         lines.append(("band width", f"{np.median(cube.fwhm):.1f} nm (median)"))
-    lines.append(("scale", f"numbers divided by {cube.scale:g}"))
+    if cube.wavelengths is None and (axis := spectral_axis(sample.data)) != 2:  # whose number would tell
+        logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", *cube.shape, advice(axis))
+    guess = _guess_scale(cube, values)
+    known = "" if guess == 1 else " (judged by the values; --scale of `hsunmix unmix` sets it)"
+    lines.append(("scale", f"numbers divided by {cube.scale * guess:g}{known}"))
+    values = values / guess
     lines.append(("bands used", f"{sample.band_mask.sum()} of {bands}{_left_out(by_file, cube, sample)}"))
     if height * width <= _SAMPLE:
         lines.append(("nodata", f"{(~good).sum()} of {height * width} pixels"))
     if values.size:
         where = "" if height * width <= _SAMPLE else " (of a sample)"
         lines.append(("values", f"{values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}{where}"))
-        if values.max() > 20:
-            lines.append(("", "too large for reflectance: unmix with --scale (often 10000)"))
     if "map info" in cube.metadata:
         lines.append(("map info", ", ".join(map(str, cube.metadata["map info"]))))
     if cube.georeference is not None and cube.georeference.crs:
@@ -179,6 +183,19 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
         rows, columns = cube.ortho.shape
         lines.append(("map", f"{rows} rows x {columns} columns by its lookup table (--ortho)"))
     return lines
+
+
+def _guess_scale(cube: Cube, values: np.ndarray) -> float:
+    """What `hsunmix unmix` would divide the values by; 1, with a warning, where it would refuse them."""
+    from hsunmix.pipelines.processor import HyperspectralProcessor
+
+    if not values.size:
+        return 1.0
+    try:
+        return HyperspectralProcessor._scale(values, cube, None)  # which says what it does
+    except ValueError as error:
+        logger.warning("`hsunmix unmix` would refuse this: %s", error)
+        return 1.0
 
 
 def _left_out(by_file: Cube, cube: Cube, sample: Cube) -> str:

@@ -12,7 +12,8 @@ from typing import NoReturn
 from hsunmix import __version__
 
 from . import adapt, app, batch, benchmark, demo, info, push, simulate, train, unmix
-from .messages import in_options, option_names, set_up_messages
+from .common import no_empty_folder
+from .messages import option_names, plain, set_up_messages
 
 __all__ = ["build_parser", "main"]
 
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.argv = list(sys.argv[1:] if argv is None else argv)
     set_up_messages(args)
     try:
-        return int(args.run(args) or 0)
+        with no_empty_folder(getattr(args, "output", None)):
+            return int(args.run(args) or 0)
     except KeyboardInterrupt:
         _error("interrupted")
         return 130
@@ -98,7 +100,7 @@ def _plain(error: Exception, args: argparse.Namespace) -> str:
     """The message; of a full disk the system says neither which nor what became of the results."""
     if isinstance(error, OSError) and error.strerror == os.strerror(errno.ENOSPC) and getattr(args, "output", None):
         return f"the disk of {args.output} is full: no result was written, older ones are as they were"
-    return in_options(str(error), args) or type(error).__name__
+    return plain(error, args)
 
 
 def _error(message: str) -> None:

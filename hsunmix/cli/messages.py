@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import json
 import logging
 import re
+import shlex
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
-__all__ = ["in_options", "option_names", "set_up_messages"]
+__all__ = ["in_options", "option_names", "plain", "set_up_messages"]
 
 # Arguments of the library whose option has another name. All others have theirs: `fixed_endmembers` is
 # `--fixed-endmembers`.
@@ -45,11 +49,42 @@ def in_options(text: str, args: argparse.Namespace) -> str:
         args: of the command line.
 
     Returns:
-        The text on one line, with options as --num-endmembers.
+        The text on one line, with options as --num-endmembers, and a command instead of `cube.transpose(1, 2, 0)`.
     """
     names = args.option_names
+    text = re.sub(r"`cube\.transpose(\([\d, ]+\))`", lambda match: _transposing(match[1], args), text)
     text = re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), text)
     return " ".join(text.split())
+
+
+def plain(error: Exception, args: argparse.Namespace) -> str:
+    """What went wrong, without the numbers of the operating system.
+
+    Args:
+        error: of the library or of the system.
+        args: of the command line.
+
+    Returns:
+        One line.
+    """
+    if not isinstance(error, OSError) or not error.strerror:
+        return in_options(str(error), args) or type(error).__name__
+    if error.filename is None:
+        return in_options(error.strerror, args)
+    path_of_a_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
+    why = "a part of this path is a file, not a folder" if path_of_a_file else error.strerror.lower()
+    return f"{error.filename} can't be read or written: {why}"
+
+
+def _transposing(order: str, args: argparse.Namespace) -> str:
+    """A command that writes the cube with its axes in order, where numpy reads its file."""
+    given = vars(args)
+    path = Path(str(given.get("scene") or given.get("cube") or given.get("file")))
+    if path.suffix.lower() != ".npy":
+        return f"`cube.transpose{order}`"
+    source, target = json.dumps(str(path)), json.dumps(f"{path.stem}_turned.npy")
+    code = f"import numpy as np; np.save({target}, np.load({source}).transpose{order})"
+    return f"`python -c {shlex.quote(code)}`"
 
 
 class _OneLine(logging.Formatter):

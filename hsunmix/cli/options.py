@@ -166,10 +166,15 @@ def open_scene(args: argparse.Namespace) -> Cube:
     """The cube of the command line, its pixels still in the file, with bands left out as asked.
 
     Raises:
-        ValueError, OSError, ImportError: of `open_cube`.
+        ValueError, OSError, ImportError: of `open_cube`; it is a folder.
     """
     from hsunmix.data import open_cube, parse_intervals
+    from hsunmix.data.geotiff import enmap_files
 
+    if args.cube.is_dir() and enmap_files(args.cube) is None:
+        raise ValueError(
+            f"{args.cube} is a folder: name one file in it, or unmix all its scenes with `hsunmix batch {args.cube}`"
+        )
     bands: Any = args.mask_bands
     if bands not in ("water", "file", "none"):
         try:

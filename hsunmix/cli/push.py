@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Load, so that only what works is uploaded; upload."""
-    pipe = load_pipeline(args.checkpoint, "cpu", args.quiet)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repository):
+        raise ValueError(f"{args.repository} is no name of a repository: give USER/NAME, with your name on the Hub")
+    pipe = load_pipeline(args.checkpoint, "cpu", args.quiet, option="checkpoint")
     address = pipe.push_to_hub(
         args.repository,
         commit_message=args.message,

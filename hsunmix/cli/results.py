@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,14 @@ from .common import say
 if TYPE_CHECKING:
     from hsunmix.data import Cube, MapLayer
 
-FILES = ("abundances.hdr", "abundances.tif", "endmembers.hdr", "results.npz", "summary.json")
+MAPS = ("abundances", "uncertainty", "brightness", "residual", "quality")
+PICTURES = ("abundances.png", "endmembers.png", "residual.png", "composite.png")
+# All that a run may write: a folder never holds those of two runs.
+FILES = (
+    *(f"{name}.{suffix}" for name in MAPS for suffix in ("hdr", "img", "tif")),
+    *("endmembers.hdr", "endmembers.sli", "results.npz", "summary.json", "timing.json", "report.html"),
+    *PICTURES,
+)
 SPECTRA = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")  # fields of the pipeline's output
 NAMES_OF_A_LIBRARY = "a name means the nearest spectrum in the library, not that the material was identified"
 _PREVIEW = 1000  # pixels of the longer side of pictures
@@ -140,14 +148,34 @@ def write_results(
 def publish(staging: Path, folder: Path) -> list[Path]:
     """Move complete files to their final names, the summary last: where it is, everything is there.
 
+    Files of an earlier result that this one doesn't replace (its report, its uncertainty, another format) are removed.
+
     Returns:
         The files.
     """
     names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == "summary.json", name))
+    for name in ("summary.json", *(name for name in FILES if name not in names)):
+        (folder / name).unlink(missing_ok=True)
     for name in names:
         os.replace(staging / name, folder / name)
     staging.rmdir()
     return [folder / name for name in names]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a result.
+
+    Raises:
+        ValueError: it is damaged, or not of a result of `hsunmix unmix`.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable ({error})") from error
+    if "endmembers" not in summary:
+        raise ValueError(f"{folder} holds no result of `hsunmix unmix`; of a simulated scene name the file")
+    return summary
 
 
 def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[str], mode: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import time
@@ -13,11 +14,15 @@ from .common import choose_device, first, load_pipeline, output_folder, say, ver
 from .known import name_endmembers, read_known_spectra
 from .options import SETTINGS, add_unmixing_options, load_networks, open_scene
 from .processes import Ranks, group_rank, join_group, run_processes, starts_group
-from .results import FILES, SPECTRA, extent, publish, report, scene_maps, summarize, write_results
+from .results import FILES, SPECTRA, extent, publish, read_summary, report, scene_maps, summarize, write_results
 from .tiled import WORK_FOLDER, plan_scene, run_tiled, work_folder
 
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
+
+logger = logging.getLogger(__name__)
+
+MANY_ENDMEMBERS = 20  # above which the user is warned
 
 DESCRIPTION = """\
 Estimate which materials (endmembers) a hyperspectral image holds, and the fraction of each in every pixel.
@@ -93,7 +98,7 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
         Exit code.
     """
     clock = Clock()
-    if args.resume and (args.output / "summary.json").is_file() and not work_folder(args).exists():
+    if is_complete(args):
         if not args.quiet:
             say(f"{args.output}: complete already")
         return 0
@@ -102,6 +107,9 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
     cube = open_scene(args)
     check_format(args, cube)
     known = read_known_spectra(args, cube)
+    count = args.num_endmembers or 0
+    if MANY_ENDMEMBERS < count <= cube.band_mask.sum() and (alone or group_rank()[0] == 0):  # with more it is refused
+        logger.warning("%d endmembers are more than scenes usually hold; this takes long", count)
     clock.lap("read")
     device = choose_device(args.device)
     processes = 1 if alone else group_rank()[1]
@@ -114,7 +122,47 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
     def load() -> Any:
         return pipe if pipe is not None else load_networks(args, load_pipeline, ranks.device, quiet=True)
 
-    return run_tiled(args, cube, known, plan, ranks, load, clock.lap, clock.laps)
+    try:
+        return run_tiled(args, cube, known, plan, ranks, load, clock.lap, clock.laps)
+    finally:
+        store = work_folder(args)
+        if ranks.is_main and not store.scene_path.exists():  # stopped before there was anything to continue
+            store.discard()
+
+
+def is_complete(args: argparse.Namespace) -> bool:
+    """Whether `--resume` finds the result that is asked for.
+
+    Raises:
+        ValueError: it finds that of another scene or of other options.
+    """
+    if not args.resume or not (args.output / "summary.json").is_file() or work_folder(args).exists():
+        return False
+    difference = _difference(args, read_summary(args.output))
+    if difference and not args.overwrite:
+        raise ValueError(
+            f"{args.output} holds the result of another run ({difference}): --overwrite replaces it, or give another "
+            "folder"
+        )
+    return not difference
+
+
+def _difference(args: argparse.Namespace, summary: dict[str, Any]) -> str:
+    """The first thing in which a result isn't what is asked for; empty where there is none."""
+    for key in (key for key in SETTINGS if key in summary["settings"]):
+        earlier, now = summary["settings"][key], getattr(args, key)
+        now = str(now) if isinstance(now, Path) else now
+        if earlier != now:
+            option = args.option_names[key]
+            return f"{_given(option, earlier)}, now {_given(option, now)}"
+    earlier, now = Path(summary["cube"]["path"]).name, Path(open_scene(args).path or args.cube).name
+    return f"of {earlier}, now {now}" if earlier != now else ""
+
+
+def _given(option: str, value: Any) -> str:
+    if value is None or value is False:
+        return f"without {option}"
+    return f"with {option}" if value is True else f"with {option} {value}"
 
 
 def unmix_at_once(

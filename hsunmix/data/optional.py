@@ -25,4 +25,6 @@ def require(module: str, extra: str, purpose: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"{purpose} needs {module}: `pip install hsunmix[{extra}]`") from error
+        raise ImportError(
+            f'{purpose} needs {module}: `pip install "hsunmix[{extra}]"`, in a clone `pip install ".[{extra}]"`'
+        ) from error

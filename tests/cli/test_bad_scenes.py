@@ -56,6 +56,11 @@ def no_bands(folder):
     return [write_cube(folder / "scene", make_cube(), CENTERS), "--mask-bands", "300-"], "0 of 7 bands left"
 
 
+def folder_of_scenes(folder):
+    write_cube(folder / "scene", make_cube(), CENTERS)
+    return [folder], f"{folder} is a folder: name one file in it, or unmix all its scenes with `hsunmix batch"
+
+
 def half_a_granule(folder):
     pytest.importorskip("netCDF4")
     path = write_emit(folder / "emit.nc", make_cube(), CENTERS, np.ones(7))
@@ -79,6 +84,7 @@ def damaged_blocks(folder):
         all_nodata,
         mismatched_library,
         no_bands,
+        folder_of_scenes,
         half_a_granule,
         damaged_blocks,
     ],
@@ -89,14 +95,17 @@ def test_bad_scenes(tmp_path, make, capsys):
     assert main(["unmix", *map(str, arguments), "-r", "2", "-o", str(out)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("hsunmix: error: ") and error.count("\n") == 1
-    assert not out.exists() or not [path for path in out.iterdir() if not path.name.startswith(".")]
+    assert not out.exists()
 
 
 def test_no_place_for_results(tmp_path, capsys):
     scene = write_cube(tmp_path / "scene", make_cube(), CENTERS)
     (tmp_path / "file").write_text("")
-    assert main(["unmix", str(scene), "-r", "2", "-o", str(tmp_path / "file" / "out")]) == 2
-    assert "file" in capsys.readouterr().err
+    for place in ("file/out", "file/out/deeper"):
+        assert main(["unmix", str(scene), "-r", "2", "-o", str(tmp_path / place)]) == 2
+        error = capsys.readouterr().err
+        assert "Errno" not in error
+        assert f"{tmp_path / 'file'}" in error and "a part of this path is a file, not a folder" in error
 
 
 def test_a_full_disk_leaves_older_results_alone(tmp_path, capsys, monkeypatch):
@@ -158,3 +167,21 @@ def test_number_format_and_compilation_of_the_networks():
     done.clear()
     load_networks(build_parser().parse_args(["unmix", "a", "-o", "b"]), lambda *_: Pipeline(), "cpu", True)
     assert done == []
+
+
+@pytest.mark.parametrize("tiles", [[], ["--tile", "2", "--overlap", "0"]])
+def test_what_stops_before_the_results_leaves_no_folder(tmp_path, monkeypatch, tiles):
+    """Neither the folder nor those above it; one that was there before stays."""
+    scene = write_cube(tmp_path / "scene", make_cube(), CENTERS)
+    (tmp_path / "before").mkdir()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakePipeline, "__call__", interrupted)
+    for place in ("new/results", "before/results", "before"):
+        assert main(["unmix", str(scene), *tiles, "-o", str(tmp_path / place)]) == 130
+    assert main(["unmix", "nothing.hdr", *tiles, "-o", str(tmp_path / "missing")]) == 2
+    assert main(["batch", "nothing.hdr", "-o", str(tmp_path / "missing")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before", "scene.hdr", "scene.img"]
+    assert not list((tmp_path / "before").iterdir())

@@ -47,7 +47,7 @@ def test_every_scene_of_a_folder(scenes, tmp_path, pipeline, capsys):
     assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
     assert all((out / name / "summary.json").exists() for name in "ab")
     assert [call.num_endmembers for call in pipeline.calls] == [2, 2]
-    assert capsys.readouterr().out.count("done") == 2
+    assert capsys.readouterr().out.count("done, results in") == 2
     report = re.sub("<[^>]*>", "", (out / "a" / "report.html").read_text())
     assert f"hsunmix unmix {scenes / 'a.hdr'} -o {out / 'a'} -r 2 --report" in report
 
@@ -59,9 +59,17 @@ def test_a_scene_that_fails_does_not_stop_the_rest(scenes, tmp_path, pipeline, c
     assert main(command) == 1
     text = capsys.readouterr().out
     assert "truncated" in text and "b.npy: done" in text and "1 of 2 scenes failed" in text
+    assert not (out / "a").exists()
     write_cube(scenes / "a", make_cube(), CENTERS)
     assert main([*command, "--resume"]) == 0
     assert len(pipeline.calls) == 2  # b was complete
+    text = capsys.readouterr().out
+    assert f"a.hdr: done, results in {out / 'a'}\n" in text
+    assert f"b.npy: complete already, results in {out / 'b'}\n" in text
+    assert main([*command, "-r", "3", "--resume"]) == 1  # complete, but not what is asked for
+    text = capsys.readouterr().out
+    assert text.count("with --num-endmembers 2, now with --num-endmembers 3") == 2 and "2 of 2 scenes failed" in text
+    assert len(pipeline.calls) == 2
     assert json.loads((out / "a" / "summary.json").read_text())["num_endmembers"] == 2
 
 

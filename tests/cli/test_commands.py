@@ -9,9 +9,11 @@ import pytest
 
 from hsunmix.cli import demo, unmix
 from hsunmix.cli.main import build_parser, main
+from hsunmix.cli.results import FILES
 from hsunmix.data import read_cube, read_library, write_cube, write_library
 from hsunmix.simulation import PARAMETRIC_FAMILIES
 
+from ..pipelines.tiny import tiny_pipeline, tiny_scene
 from .fake import FakePipeline
 
 CENTERS = np.linspace(400, 2400, 41)
@@ -295,3 +297,79 @@ def test_module_is_the_command():
 
 def test_parser_builds():
     assert build_parser().parse_args(["unmix", "a.hdr", "-o", "b"]).checkpoint == "base"
+
+
+@pytest.mark.parametrize("tiles", [[], ["--tile", "8", "--overlap", "2"]])
+def test_results_of_an_earlier_run_do_not_stay_beside_new_ones(tmp_path, tiles):
+    """Whole and in tiles; files that are not results stay."""
+    cube, wavelengths, _ = tiny_scene(height=10, width=9)
+    path = str(write_cube(tmp_path / "scene", cube, wavelengths))
+    tiny_pipeline().save_pretrained(tmp_path / "checkpoint")
+    options = ["-r", "2", "--steps", "1", "--checkpoint", str(tmp_path / "checkpoint"), "-q", "-o"]
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    first = ["--uncertainty", "--report", "--format", "geotiff", "--tile", "8", "--overlap", "2"]
+    assert main(["unmix", path, *options, str(out), *first]) == 0
+    written = {file.name for file in out.iterdir()}
+    assert {"report.html", "uncertainty.tif", "timing.json"} <= written <= set(FILES)
+    (out / "notes.txt").write_text("mine")
+    assert main(["unmix", path, *options, str(out), *tiles, "--overwrite"]) == 0
+    assert main(["unmix", path, *options, str(fresh), *tiles]) == 0
+    alone = {file.name for file in fresh.iterdir()}
+    assert alone <= set(FILES)
+    assert {file.name for file in out.iterdir()} == alone | {"notes.txt"}
+
+
+def test_resume_takes_only_the_result_that_is_asked_for(scene, tmp_path, pipeline, capsys):
+    out = tmp_path / "out"
+    command = ["unmix", str(scene), "-r", "4", "-o", str(out)]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 0
+    assert "complete already" in capsys.readouterr().out
+    other = write_cube(tmp_path / "other", read_cube(scene).data, CENTERS)
+    for changed, message in (
+        ([*command, "-r", "3"], "with --num-endmembers 4, now with --num-endmembers 3"),
+        ([*command, "--uncertainty", "--seed", "1"], "without --uncertainty, now with --uncertainty"),
+        ([*command, "--scale", "2"], "without --scale, now with --scale 2.0"),
+        (["unmix", str(other), *command[2:]], "of scene.img, now other.img"),
+    ):
+        assert main([*changed, "--resume"]) == 2
+        error = capsys.readouterr().err
+        assert f"({message}): --overwrite replaces it, or give another folder" in error and error.count("\n") == 1
+    assert len(pipeline.calls) == 1
+    assert main([*command, "-r", "3", "--resume", "--overwrite"]) == 0
+    assert json.loads((out / "summary.json").read_text())["num_endmembers"] == 3
+    (tmp_path / "simulated").mkdir()
+    (tmp_path / "simulated" / "summary.json").write_text('{"settings": {}}')
+    assert main([*command, "--resume", "-o", str(tmp_path / "simulated")]) == 2
+    assert "no result of `hsunmix unmix`" in capsys.readouterr().err
+
+
+def test_info_takes_numbers_for_what_unmix_takes_them(tmp_path, capsys):
+    reflectance, wavelengths, _ = tiny_scene(height=10, width=9)
+    tiny_pipeline().save_pretrained(tmp_path / "checkpoint")
+    path = tmp_path / "scene.npy"
+    options = ["-r", "2", "--steps", "0", "--checkpoint", str(tmp_path / "checkpoint"), "-q", "--overwrite"]
+    for scale in (1, 100, 10_000):
+        np.save(path, reflectance if scale == 1 else np.round(reflectance * scale).astype(np.int16))
+        assert main(["unmix", str(path), *options, "-o", str(tmp_path / "out")]) == 0
+        said = capsys.readouterr().err.splitlines()
+        assert json.loads((tmp_path / "out" / "summary.json").read_text())["cube"]["scale"] == scale
+        assert main(["info", str(path)]) == 0
+        text, error = capsys.readouterr()
+        assert f"numbers divided by {scale}" in text and ("judged by the values" in text) == (scale > 1)
+        guessed = "hsunmix: warning: the cube reaches"
+        assert error.splitlines() == [line for line in said if line.startswith(guessed)]  # in the same words
+        assert error.count("Pass --scale") == (scale > 1) and "too large" not in text
+        highest = float(text.split(" to ")[-1].split(",")[0])
+        assert highest == pytest.approx(reflectance.max(), rel=0.02)
+    np.save(path, reflectance * 1e6)
+    assert main(["info", str(path)]) == 0
+    assert "would refuse this: the cube reaches" in capsys.readouterr().err
+
+
+def test_many_endmembers_are_warned_of(scene, tmp_path, pipeline, capsys):
+    for count in (20, 21):
+        assert main(["unmix", str(scene), "-r", str(count), "-o", str(tmp_path / str(count))]) == 0
+        error = capsys.readouterr().err
+        assert ("more than scenes usually hold" in error) == (count > 20)

@@ -1,8 +1,12 @@
 """What the library says reaches the terminal in the words of the command line."""
 
+import errno
 import inspect
 import logging
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from hsunmix.cli.main import build_parser, main
 from hsunmix.data import write_cube, write_library
 
 from ..data.files import make_cube
-from ..pipelines.tiny import tiny_scene
+from ..pipelines.tiny import tiny_pipeline, tiny_scene
 
 UNMIX = ["unmix", "scene.hdr", "-o", "out"]
 CENTERS = np.linspace(400, 1000, 7)
@@ -114,3 +118,36 @@ def test_help_says_how_spectra_are_given(capsys):
     assert main(["unmix", "--help"]) == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert ".csv (wavelength in the first column, then one column per spectrum" in text and ".npy" in text
+
+
+def test_errors_of_the_system_are_sentences():
+    args = build_parser().parse_args(UNMIX)
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/root/out")
+    assert messages.plain(denied, args) == "/root/out can't be read or written: permission denied"
+    assert messages.plain(OSError(errno.EIO, "tile 3 can't be written"), args) == "tile 3 can't be written"
+    assert messages.plain(FileNotFoundError("`cube`: no such file"), args) == "the cube: no such file"
+
+
+def test_push_says_what_is_wrong_before_it_asks_the_hub(capsys):
+    assert main(["push", "base", "yours"]) == 2
+    assert "yours is no name of a repository: give USER/NAME" in capsys.readouterr().err
+    assert main(["push", "nosuch", "you/yours"]) == 2
+    assert capsys.readouterr().err.startswith("hsunmix: error: checkpoint nosuch: neither a folder")
+
+
+@pytest.mark.parametrize("command", ["info", "unmix"])
+def test_a_cube_whose_bands_come_first_is_turned_by_the_command_that_is_said(tmp_path, command, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    abundances, spectra = rng.dirichlet(np.ones(3), (20, 18)), rng.uniform(0.1, 0.9, (3, 60))
+    cube = (abundances @ spectra).astype(np.float32)
+    np.save("first.npy", cube.transpose(2, 0, 1))
+    tiny_pipeline().save_pretrained("checkpoint")
+    options = [] if command == "info" else ["-r", "2", "--steps", "0", "--checkpoint", "checkpoint", "-o", "out"]
+    assert main([command, "first.npy", *options]) == 0
+    error = capsys.readouterr().err
+    assert "60 x 20 pixels with 18 bands; if the bands of the cube come first" in error
+    subprocess.run(sys.executable + re.search("`python( -c .*?)`", error)[1], shell=True, check=True)
+    np.testing.assert_array_equal(np.load("first_turned.npy"), cube)
+    assert main(["info", "first_turned.npy"]) == 0
+    assert "come first" not in capsys.readouterr().err

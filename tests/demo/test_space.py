@@ -46,7 +46,7 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
 
     monkeypatch.setattr(optional, "import_module", missing)
     assert main(["app"]) == 2
-    assert "needs gradio: `pip install hsunmix[demo]`" in capsys.readouterr().err
+    assert 'needs gradio: `pip install "hsunmix[demo]"`, in a clone `pip install ".[demo]"`' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--max-pixels", "0"], ["--keep", "-1"], ["--max-upload", "much"]])

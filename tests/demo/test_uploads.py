@@ -297,6 +297,6 @@ def test_products_that_unpack_to_more_or_point_elsewhere(tmp_path, received, fol
 def test_a_missing_library_is_named(tmp_path, received, monkeypatch, kind, module):
     files = as_product(kind, tmp_path)
     monkeypatch.setattr(optional, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
-    with pytest.raises(ValueError, match=f"{files[0].name}: .* needs {module}: `pip install hsunmix") as error:
+    with pytest.raises(ValueError, match=f'{files[0].name}: .* needs {module}: `pip install "hsunmix') as error:
         opened(tmp_path, files, received)
     assert str(tmp_path) not in str(error.value)
