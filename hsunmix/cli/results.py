@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hsunmix.data import Cube, MapLayer
 
 MAPS = ("abundances", "uncertainty", "brightness", "residual", "quality")
-PICTURES = ("abundances.png", "endmembers.png", "residual.png", "composite.png")
+PICTURES = ("abundances.png", "endmembers.png", "residual.png", "brightness.png", "composite.png")
 # All that a run may write: a folder never holds those of two runs.
 FILES = (
     *(f"{name}.{suffix}" for name in MAPS for suffix in ("hdr", "img", "tif")),
