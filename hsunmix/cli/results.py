@@ -26,6 +26,7 @@ FILES = (
 )
 SPECTRA = ("endmembers", "endmember_uncertainty", "coarse_endmembers", "noise")  # fields of the pipeline's output
 NAMES_OF_A_LIBRARY = "a name means the nearest spectrum in the library, not that the material was identified"
+_SPIKE, _AROUND = 1.25, 7  # times the median of so many bands; that at 764 nm on Samson is 1.06
 _PREVIEW = 1000  # pixels of the longer side of pictures
 _STATISTICS = 2_000_000  # pixels that numbers of the summary are computed from, at most
 
@@ -214,7 +215,34 @@ def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[
         "unexplained": unexplained(some.residual, spectra["noise"]),
         "noise_std_median": float(np.nanmedian(spectra["noise"])),
         "snr_db": signal_to_noise(some, spectra),
+        "spikes_nm": spikes(spectra["endmembers"], cube.wavelengths) if mode == "free" else [],
     }
+
+
+def spikes(endmembers: np.ndarray, wavelengths: np.ndarray | None) -> list[float]:
+    """Wavelengths (nm) of single bands in which spectra have their maximum, high above the bands around them.
+
+    With free brightness these set the scale that abundances are counted in.
+
+    Args:
+        endmembers: (R, B) reflectance; NaN in masked bands.
+        wavelengths: (B,) nm, or None.
+
+    Returns:
+        Wavelengths, ascending.
+    """
+    from scipy.ndimage import median_filter
+
+    if wavelengths is None:
+        return []
+    used = np.isfinite(endmembers).all(axis=0)
+    order = np.flatnonzero(used)[np.argsort(wavelengths[used], kind="stable")]
+    lines = endmembers[:, order]
+    around = median_filter(lines, size=(1, _AROUND), mode="nearest")
+    peaks = lines.argmax(axis=1)
+    rows = np.arange(len(lines))
+    high = lines[rows, peaks] > _SPIKE * around[rows, peaks]
+    return sorted({float(wavelengths[order[peak]]) for peak in peaks[high]})
 
 
 def signal_to_noise(maps: SceneMaps, spectra: dict[str, Any]) -> float | None:
@@ -263,4 +291,11 @@ def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
     if summary["settings"].get("library") is not None:
         say(f"  {NAMES_OF_A_LIBRARY}")
     say(f"  {how_well_explained(summary)}")
+    if summary["cube"]["nodata_pixels"]:
+        say(f"  {summary['cube']['nodata_pixels']} pixels have no data")
+    if summary["spikes_nm"]:
+        where = ", ".join(f"{nanometres:.0f}" for nanometres in summary["spikes_nm"])
+        say(
+            f"  spikes at {where} nm are the maximum of spectra, which sets their scale: leave them out (--mask-bands)"
+        )
     say(f"written to {folder}: abundances, endmembers, quality, results.npz, summary.json and pictures")

@@ -373,3 +373,20 @@ def test_many_endmembers_are_warned_of(scene, tmp_path, pipeline, capsys):
         assert main(["unmix", str(scene), "-r", str(count), "-o", str(tmp_path / str(count))]) == 0
         error = capsys.readouterr().err
         assert ("more than scenes usually hold" in error) == (count > 20)
+
+
+def test_spikes_that_set_the_scale_are_found():
+    """Single bands far above their neighbours, in the order of wavelengths; broad maxima and small spikes are not."""
+    from hsunmix.cli.results import spikes
+
+    nanometres = np.linspace(400, 2400, 101)
+    broad = np.exp(-0.5 * ((nanometres - 1400) / 300) ** 2)
+    spiked, slightly = broad.copy(), broad.copy()
+    spiked[20], slightly[50] = 1.6, 1.1
+    masked = np.full(101, np.nan)
+    assert spikes(np.stack([broad, slightly]), nanometres) == []
+    assert spikes(np.stack([broad, spiked]), nanometres) == [nanometres[20]]
+    shuffled = np.random.default_rng(0).permutation(101)
+    assert spikes(np.stack([broad, spiked])[:, shuffled], nanometres[shuffled]) == [nanometres[20]]
+    assert spikes(np.where(np.arange(101) == 20, masked, np.stack([broad, spiked])), nanometres) == []
+    assert spikes(np.stack([spiked]), None) == []
