@@ -296,6 +296,6 @@ def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
     if summary["spikes_nm"]:
         where = ", ".join(f"{nanometres:.0f}" for nanometres in summary["spikes_nm"])
         say(
-            f"  spikes at {where} nm are the maximum of spectra, which sets their scale: leave them out (--mask-bands)"
+        say(f"  the maximum of spectra, which sets their scale, is a spike at {where} nm: leave it out (--mask-bands)")
         )
     say(f"written to {folder}: abundances, endmembers, quality, results.npz, summary.json and pictures")
