@@ -295,7 +295,5 @@ def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
         say(f"  {summary['cube']['nodata_pixels']} pixels have no data")
     if summary["spikes_nm"]:
         where = ", ".join(f"{nanometres:.0f}" for nanometres in summary["spikes_nm"])
-        say(
         say(f"  the maximum of spectra, which sets their scale, is a spike at {where} nm: leave it out (--mask-bands)")
-        )
     say(f"written to {folder}: abundances, endmembers, quality, results.npz, summary.json and pictures")
