@@ -139,6 +139,12 @@ def describe_checkpoint(folder: Path) -> list[tuple[str, str]]:
             lines.append((key, f"{value[1]}" + (f", {size / 1e6:.1f} MB" if size else "")))
         elif not key.startswith("_"):
             lines.append((key, str(value)))
+    adapted = folder / "adaptation.json"
+    if adapted.is_file():
+        about = json.loads(adapted.read_text(encoding="utf-8"))
+        said = {key: value for key, value in about["settings"].items() if value is not None}
+        settings = ", ".join(f"{key} {value}" for key, value in said.items())
+        lines.append(("adapted to", f"{about['scene']}, from {about['checkpoint']} ({settings})"))
     return lines
 
 

@@ -154,6 +154,8 @@ class HyperspectralProcessor:
             )
         if high <= 0:
             raise ValueError("`cube` has no positive values: this is no reflectance.")
+        if reflectance_scale is not None and high > 2.5:
+            logger.warning("`reflectance_scale` leaves values of %.4g, far above reflectance 1: taken as said.", high)
         if reflectance_scale is not None or high <= 2.5:
             return 1.0
         guess = _guessed_scale(high)

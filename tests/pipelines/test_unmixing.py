@@ -360,3 +360,15 @@ def test_scene_without_contrast_is_refused():
     inputs["cube"][:] = inputs["cube"][0, 0]
     with pytest.raises(ValueError, match="the same spectrum in every pixel"):
         tiny_pipeline()(**inputs)
+
+
+def test_scale_that_leaves_impossible_reflectance_is_doubted(caplog):
+    inputs = tiny_inputs()
+    inputs["cube"] = 5000 * inputs["cube"]
+    with caplog.at_level("WARNING"):
+        tiny_pipeline()(**inputs, reflectance_scale=1.0)
+    assert "`reflectance_scale` leaves values of" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        tiny_pipeline()(**inputs, reflectance_scale=5000.0)
+    assert "leaves values" not in caplog.text

@@ -146,6 +146,8 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert f"--checkpoint {tmp_path / 'adapted'} -o out --num-endmembers 3" in said.out
     assert "abundance RMSE on scenes mixed from this one: 0." in said.out and "INFO" not in said.err
     assert not (tmp_path / "adapted" / ".training").exists()
+    assert main(["info", str(tmp_path / "adapted")]) == 0
+    assert "scene.npz, from base (num_endmembers 3," in capsys.readouterr().out
     out = ["-o", str(tmp_path / "out"), "-q"]
     assert (
         main(["unmix", str(tmp_path / "scene.npz"), "-r", "3", "--checkpoint", str(tmp_path / "adapted"), *out]) == 0
