@@ -291,6 +291,8 @@ def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
     if summary["settings"].get("library") is not None:
         say(f"  {NAMES_OF_A_LIBRARY}")
     say(f"  {how_well_explained(summary)}")
+    if summary["unexplained"]:
+        say("  residual.png shows where the scene is badly explained")
     if summary["cube"]["nodata_pixels"]:
         say(f"  {summary['cube']['nodata_pixels']} pixels have no data")
     if summary["spikes_nm"]:

@@ -390,3 +390,29 @@ def test_spikes_that_set_the_scale_are_found():
     assert spikes(np.stack([broad, spiked])[:, shuffled], nanometres[shuffled]) == [nanometres[20]]
     assert spikes(np.where(np.arange(101) == 20, masked, np.stack([broad, spiked])), nanometres) == []
     assert spikes(np.stack([spiked]), None) == []
+
+
+def test_report_says_what_to_look_at(tmp_path, capsys):
+    """A doubtful result names the picture that shows where, spikes and pixels without data; a good one is silent."""
+    from hsunmix.cli.results import report
+
+    summary = {
+        "snr_db": 40.0,
+        "brightness_mode": "free",
+        "num_endmembers": 2,
+        "endmembers": [{"name": name, "mean_abundance": 0.5} for name in "ab"],
+        "settings": {"library": None, "num_endmembers": 2},
+        "quality": {"good": 90, "nodata": 5, "saturated": 0, "poorly explained": 5},
+        "residual_rms": 0.01,
+        "residual_over_noise": 7.0,
+        "unexplained": "the residual is 7.0 times the noise",
+        "cube": {"nodata_pixels": 5},
+        "spikes_nm": [763.4],
+    }
+    report(tmp_path, summary, 1.0)
+    said = capsys.readouterr().out
+    assert "residual.png shows where" in said
+    assert "5 pixels have no data" in said and "a spike at 763 nm" in said
+    report(tmp_path, summary | {"unexplained": None, "cube": {"nodata_pixels": 0}, "spikes_nm": []}, 1.0)
+    said = capsys.readouterr().out
+    assert not any(word in said for word in ("residual.png", "no data", "spike"))
