@@ -15,6 +15,7 @@ METHODS = ("archetypes", "vca", "spa", "minimum_volume")  # in this order they p
 _ARCHETYPE_PIXELS = 2000
 _VERTEX_STARTS = 6
 _VOLUME_PIXELS = 2500
+_EQUAL = 1e-6  # of log volumes: starts often are the same simplex in another order, equal but for the last bits
 _MODEL_ERRORS = (1.5, 1.0, 2.5)  # softness of the facets in units of the model error, the best guess first
 
 
@@ -113,7 +114,8 @@ def _largest_simplex(starts: torch.Tensor, plane: torch.Tensor) -> torch.Tensor 
     if not usable.any():
         return None
     moved = starts[usable] / height[usable][..., None]
-    return moved[torch.linalg.slogdet(moved)[1].argmax()]
+    volume = torch.linalg.slogdet(moved)[1]
+    return moved[int((volume > volume.max() - _EQUAL).nonzero()[0])]
 
 
 def _complete(scene: ScenePoints, simplex: torch.Tensor) -> torch.Tensor:
