@@ -9,7 +9,7 @@ from typing import Any
 
 from .common import choose_device, load_pipeline, output_folder, say, versions
 from .known import read_known_spectra
-from .options import add_scene_options, open_scene
+from .options import add_scene_options, open_scene, options_given, scene_defaults
 
 DESCRIPTION = """\
 Fit the pretrained networks to one scene, without labels, and save them as a pipeline of their own.
@@ -24,18 +24,6 @@ examples:
   hsunmix adapt scene.hdr -r 4 -o adapted
   hsunmix unmix scene.hdr -r 4 --checkpoint adapted -o out
 """
-
-SCENE_OPTIONS = {
-    "num_endmembers": None,
-    "endmembers": None,
-    "fixed_endmembers": None,
-    "library": None,
-    "scale": None,
-    "wavelengths": None,
-    "mask_bands": "water",
-    "brightness": "auto",
-}
-"""What is known of a scene, by the defaults of `add_scene_options`."""
 
 
 def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
@@ -63,24 +51,13 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _again(args: argparse.Namespace, folder: Path) -> str:
-    """How to unmix with the result: what was said of the scene holds for that too."""
-    words = ["hsunmix", "unmix", str(args.cube), "--checkpoint", str(folder), "-o", "out"]
-    for name, usual in SCENE_OPTIONS.items():
-        value = getattr(args, name)
-        if value != usual:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
-
-
 def run(args: argparse.Namespace) -> int:
     """Unmix, train, save."""
     from hsunmix.data import write_json
+    from hsunmix.training import adapt_to_scene
 
     if args.train_steps < 1:
         raise ValueError(f"--train-steps must be 1 or more, but is {args.train_steps}")
-    from hsunmix.training.adaptation import adapt_to_scene
-
     folder = output_folder(args.output, ("model_index.json",), args.overwrite or args.resume)
     cube = open_scene(args)
     known = read_known_spectra(args, cube)
@@ -100,15 +77,17 @@ def run(args: argparse.Namespace) -> int:
         **{key: library.spectra for key, library in known.items()},
     )
     if errors is not None:
-        settings = {name: getattr(args, name) for name in (*SCENE_OPTIONS, "train_steps", "learning_rate", "seed")}
+        usual = scene_defaults()
+        said = {name: getattr(args, name) for name in usual}
         about = {
             "scene": args.cube.name,
             "checkpoint": Path(args.checkpoint).name,
-            "settings": settings,
+            "settings": said | {name: getattr(args, name) for name in ("train_steps", "learning_rate", "seed")},
             "errors": errors,
         }
         write_json(folder / "adaptation.json", about | {"versions": versions()})
         if not args.quiet:
             say(f"abundance RMSE on scenes mixed from this one: {errors['before']:.4f} -> {errors['after']:.4f}")
-            say(f"{folder} holds the pipeline: {_again(args, folder)}")
+            again = ["hsunmix", "unmix", str(args.cube), "--checkpoint", str(folder), "-o", "out"]
+            say(f"{folder} holds the pipeline: {shlex.join([*again, *options_given(said, usual)])}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,31 @@ def add_tiling_options(parser: argparse.ArgumentParser) -> None:
     large.add_argument(
         "--num-processes", metavar="N", type=int, default=1, help="processes that share the work (default: 1)"
     )
+
+
+def scene_defaults() -> dict[str, Any]:
+    """What is known about a scene unless the options of `add_scene_options` say more, by name."""
+    parser = argparse.ArgumentParser()
+    add_scene_options(parser)
+    return vars(parser.parse_args([]))
+
+
+def options_given(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that say what is not as usual.
+
+    Args:
+        settings: values by name, like `num_endmembers`.
+        usual: those that need no option.
+    """
+    words = []
+    for key, value in settings.items():
+        if value != usual[key]:
+            number = isinstance(value, float) and value == int(value)
+            words += [
+                f"--{key.replace('_', '-')}",
+                *([] if value is True else [str(int(value) if number else value)]),
+            ]
+    return words
 
 
 def load_networks(args: argparse.Namespace, load: Callable[..., Any], device: str, quiet: bool) -> Any:

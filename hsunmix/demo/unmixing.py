@@ -214,19 +214,12 @@ def command_line(path: Path, chosen: Mapping[str, Any]) -> tuple[list[str], dict
         Arguments of `hsunmix`, and all settings that the result depends on.
     """
     from hsunmix.cli.main import build_parser
-    from hsunmix.cli.options import SETTINGS
+    from hsunmix.cli.options import SETTINGS, options_given
 
     command = ["unmix", str(path), "-o", "out"]
     usual = vars(build_parser().parse_args(command))
     settings = {key: usual[key] for key in SETTINGS} | {"mask_bands": BANDS} | dict(chosen)
-    for key, value in settings.items():
-        if value != usual[key]:
-            number = isinstance(value, float) and value == int(value)
-            command += [
-                f"--{key.replace('_', '-')}",
-                *([] if value is True else [str(int(value) if number else value)]),
-            ]
-    return command, settings
+    return command + options_given(settings, usual), settings
 
 
 def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any]) -> Result:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -246,10 +247,10 @@ def adapt_to_scene(
     Raises:
         ValueError: for inputs that can't be unmixed; the message names the argument.
     """
-    output: Any = pipe(cube, **call, output_uncertainty=True, generator=torch.Generator().manual_seed(seed))
     prepared = pipe.processor.preprocess(cube, call.get("wavelengths"), call.get("reflectance_scale"))
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
+    output: Any = pipe(cube, **call, output_uncertainty=True, generator=torch.Generator().manual_seed(seed))
     work = folder / _WORK
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
@@ -269,7 +270,7 @@ def adapt_to_scene(
     network.load_state_dict(pipe.unet.state_dict())
     loss = partial(
         adaptation_loss,
-        encoder=pipe.encoder.requires_grad_(False),
+        encoder=deepcopy(pipe.encoder).cpu().float(),  # the losses move it to where they are computed
         scheduler=training_scheduler(network.config.num_train_timesteps),
     )
     examples = partial(SceneExamples, prepared[0], output)
