@@ -80,6 +80,11 @@ def devices() -> list[str]:
     return [*found, "cpu"]
 
 
+def is_repository(name: str) -> bool:
+    """Whether this can be the name of a repository on the Hub, user/name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
 def load_pipeline(checkpoint: str, device: str, quiet: bool, option: str = "--checkpoint") -> Any:
     """The pipeline from a bundled checkpoint's name, a folder or a Hub repository ("user/name", "user/name@v1").
 
@@ -102,7 +107,7 @@ def load_pipeline(checkpoint: str, device: str, quiet: bool, option: str = "--ch
         source = str(hsunmix.bundled_checkpoint(checkpoint))
     elif not Path(checkpoint).is_dir():
         source, _, revision = checkpoint.partition("@")
-    if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if not Path(source).is_dir() and not is_repository(source):
         raise ValueError(
             f"{option} {checkpoint}: neither a folder, nor a Hub repository (user/name or user/name@revision) "
             f"nor one of the bundled checkpoints ({', '.join(bundled_checkpoints()) or 'none'})"

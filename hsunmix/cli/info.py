@@ -153,8 +153,8 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     import numpy as np
 
     from hsunmix.data import open_cube
-    from hsunmix.data.axes import advice, spectral_axis
     from hsunmix.data.cube import measured
+    from hsunmix.pipelines.processor import warn_of_axes
     from hsunmix.tiling import sample_scene
 
     by_file = open_cube(path, bands="file")
@@ -169,9 +169,9 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     lines.append(("wavelengths", _range(cube.wavelengths)))
     if cube.fwhm is not None:
         lines.append(("band width", f"{np.median(cube.fwhm):.1f} nm (median)"))
-    if cube.wavelengths is None and (axis := spectral_axis(sample.data)) != 2:  # whose number would tell
-        logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", *cube.shape, advice(axis))
-    guess = _guess_scale(cube, values)
+    if cube.wavelengths is None:  # whose number would tell
+        warn_of_axes(sample.data, cube.shape)
+    guess = _guess_scale(values)
     known = "" if guess == 1 else " (judged by the values; --scale of `hsunmix unmix` sets it)"
     lines.append(("scale", f"numbers divided by {cube.scale * guess:g}{known}"))
     values = values / guess
@@ -191,14 +191,14 @@ def describe_cube(path: Path) -> list[tuple[str, str]]:
     return lines
 
 
-def _guess_scale(cube: Cube, values: np.ndarray) -> float:
+def _guess_scale(values: np.ndarray) -> float:
     """What `hsunmix unmix` would divide the values by; 1, with a warning, where it would refuse them."""
     from hsunmix.pipelines.processor import HyperspectralProcessor
 
     if not values.size:
         return 1.0
     try:
-        return HyperspectralProcessor._scale(values, cube, None)  # which says what it does
+        return HyperspectralProcessor.scale_of(values, None)  # which says what it does
     except ValueError as error:
         logger.warning("`hsunmix unmix` would refuse this: %s", error)
         return 1.0

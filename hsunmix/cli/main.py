@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -85,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
-        _error(_plain(error, args))
+        _error(plain(error, args))
         return 2
     except Exception as error:
         if args.debug:
@@ -94,13 +92,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{type(error).__name__}: {error}; this is a bug, or a machine without enough memory (--debug shows where)"
         )
         return 1
-
-
-def _plain(error: Exception, args: argparse.Namespace) -> str:
-    """The message; of a full disk the system says neither which nor what became of the results."""
-    if isinstance(error, OSError) and error.strerror == os.strerror(errno.ENOSPC) and getattr(args, "output", None):
-        return f"the disk of {args.output} is full: no result was written, older ones are as they were"
-    return plain(error, args)
 
 
 def _error(message: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import logging
+import os
 import re
 import shlex
 import sys
@@ -67,6 +68,9 @@ def plain(error: Exception, args: argparse.Namespace) -> str:
     Returns:
         One line.
     """
+    if isinstance(error, OSError) and error.strerror == os.strerror(errno.ENOSPC) and getattr(args, "output", None):
+        # the system says neither which disk nor what became of the results
+        return f"the disk of {args.output} is full: no result was written, older ones are as they were"
     if not isinstance(error, OSError) or not error.strerror:
         return in_options(str(error), args) or type(error).__name__
     if error.filename is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
-from .common import load_pipeline, say
+from .common import is_repository, load_pipeline, say
 
 DESCRIPTION = """\
 Upload a pipeline to the Hugging Face Hub: safetensors and a card, in one commit. Weights that come with the package
@@ -44,7 +43,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Load, so that only what works is uploaded; upload."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repository):
+    if not is_repository(args.repository):
         raise ValueError(f"{args.repository} is no name of a repository: give USER/NAME, with your name on the Hub")
     pipe = load_pipeline(args.checkpoint, "cpu", args.quiet, option="checkpoint")
     address = pipe.push_to_hub(

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MANY_ENDMEMBERS = 20  # above which the user is warned
-
 DESCRIPTION = """\
 Estimate which materials (endmembers) a hyperspectral image holds, and the fraction of each in every pixel.
 
@@ -107,8 +105,10 @@ def unmix_scene(args: argparse.Namespace, pipe: Any = None, alone: bool = False)
     cube = open_scene(args)
     check_format(args, cube)
     known = read_known_spectra(args, cube)
+    from hsunmix.pipelines.starts import MANY  # heavy; what is refused is refused before
+
     count = args.num_endmembers or 0
-    if MANY_ENDMEMBERS < count <= cube.band_mask.sum() and (alone or group_rank()[0] == 0):  # with more it is refused
+    if MANY < count <= cube.band_mask.sum() and (alone or group_rank()[0] == 0):  # with more it is refused
         logger.warning("%d endmembers are more than scenes usually hold; this takes long", count)
     clock.lap("read")
     device = choose_device(args.device)

@@ -151,16 +151,15 @@ def _score(
         "blind": {"num_endmembers": len(scene.endmembers)},
     }
     start = starts[track]
+    facts = {"wavelengths": scene.wavelengths, "reflectance_scale": 1.0}
     if track == "unmoved":  # wrong spectra that count as exact would say nothing about the brightness
-        given = {"wavelengths": scene.wavelengths, "reflectance_scale": 1.0, "num_inference_steps": 0}
-        start["brightness"] = pipe(observed, **given, **starts["perturbed"]).brightness_mode[0]
+        start["brightness"] = pipe(observed, **facts, **starts["perturbed"], num_inference_steps=0).brightness_mode[0]
     began = time.perf_counter()
     out = pipe(
         observed,
-        wavelengths=scene.wavelengths,
-        reflectance_scale=1.0,
         output_uncertainty=True,
         generator=torch.Generator().manual_seed(seed),
+        **facts,
         **start,
         **settings,
     )

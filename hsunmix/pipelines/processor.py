@@ -126,9 +126,9 @@ class HyperspectralProcessor:
         if not valid.any():
             raise ValueError("`cube` has no usable pixel: every one is zero, NaN or nodata.")
         if cube.wavelengths is None:  # whose number would tell
-            _warn_of_axes(data)
+            warn_of_axes(data, data.shape)
         pixels = np.ascontiguousarray(selected[valid], dtype=np.float32)
-        scale = self._scale(pixels, cube, reflectance_scale)
+        scale = self.scale_of(pixels, reflectance_scale)
         tensor = torch.from_numpy(pixels / np.float32(scale))
         step = max(1, len(tensor) // _NOISE_PIXELS)
         noise_std = estimate_noise(tensor[::step], _LEAST_NOISE)
@@ -145,8 +145,19 @@ class HyperspectralProcessor:
         )
 
     @staticmethod
-    def _scale(pixels: np.ndarray, cube: Cube, reflectance_scale: float | None) -> float:
-        """What stands for reflectance 1 in the numbers that are left after the reader's own scaling."""
+    def scale_of(pixels: np.ndarray, reflectance_scale: float | None) -> float:
+        """What stands for reflectance 1 in the numbers that are left after the reader's own scaling.
+
+        Args:
+            pixels: (N, K) numbers of the usable pixels in good bands.
+            reflectance_scale: what the user said, by which they have been divided; guessed when `None`.
+
+        Returns:
+            1, or what they are still to be divided by.
+
+        Raises:
+            ValueError: no scale makes these numbers reflectance.
+        """
         high, middle = np.quantile(pixels, 0.99), np.median(pixels)
         if middle < 0:
             raise ValueError(
@@ -233,12 +244,16 @@ def _say_what_is_used(
     logger.info("noise: standard deviation %.2g in the median band, SNR %.0f dB", noise_std.median(), snr)
 
 
-def _warn_of_axes(data: np.ndarray) -> None:
-    """Say so where another axis of (H, W, B) data looks like that of the bands."""
+def warn_of_axes(data: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Say so where another axis of (H, W, B) data looks like that of the bands.
+
+    Args:
+        data: (H, W, B) numbers of a cube, or of a sample of its pixels.
+        shape: of the cube.
+    """
     axis = spectral_axis(data)
     if axis != 2:
-        height, width, bands = data.shape
-        logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", height, width, bands, advice(axis))
+        logger.warning("`cube` is taken as %d x %d pixels with %d bands; %s", *shape, advice(axis))
 
 
 def _guessed_scale(high: float) -> float | None:

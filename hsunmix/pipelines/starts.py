@@ -13,7 +13,7 @@ from ..physics import spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
-_MANY = 20  # endmembers; nobody knows so many to be in one scene
+MANY = 20  # endmembers; nobody knows so many to be in one scene
 _SAME = 2e-3  # radians: a tenth of a degree
 
 
@@ -55,7 +55,7 @@ def start_endmembers(
     if count is None:
         count = estimate_num_endmembers(cube.pixels, cube.noise_std) if given is None else max(len(given), 2)
     num_pixels, num_bands = cube.pixels.shape
-    if given is not None and len(given) > min(num_bands, _MANY):
+    if given is not None and len(given) > min(num_bands, MANY):
         whole = "a whole library belongs in `library`, from which the endmembers are chosen"
         if len(given) > num_bands:
             raise ValueError(f"{len(given)} spectra are given, more than the {num_bands} usable bands: {whole}.")
