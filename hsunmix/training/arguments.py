@@ -13,6 +13,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--library", nargs="*", default=[], help="ENVI spectral libraries; built-in parametric spectra are added")
     add("--output_dir", type=Path, required=True, help="where checkpoints and the trained network go")
     add("--init_from", type=Path, default=None, help="folder of a trained network to start from")
+    add("--model_config", type=Path, default=None, help="config.json of the network, where it is to differ in size")
     add("--maps", nargs="*", default=[], help="maps of real scenes from make_maps.py, mixed into the simulated ones")
     add("--labelled", nargs="*", default=[], help="cubes with NAME_reference.npz beside them, for supervised patches")
     add("--labelled_fraction", type=float, default=0.5, help="share of batches from labelled scenes, if there are any")

@@ -60,6 +60,7 @@ def train(
         log_with=None if args.report_to == "none" else args.report_to,
         project_config=ProjectConfiguration(project_dir=str(args.output_dir)),
     )
+    args.output_dir.mkdir(parents=True, exist_ok=True)
     logging.basicConfig()
     package = logging.getLogger("hsunmix")
     if package.level == logging.NOTSET and accelerator.is_main_process and not args.quiet:

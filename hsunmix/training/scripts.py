@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,12 +20,14 @@ from .joint import JointModel, joint_loss
 from .loop import train
 from .losses import abundance_loss, coarse_loss, endmember_loss, training_scheduler
 
+Network = TypeVar("Network", HybridSTU, ResUNet1D, ResUNet2D)
+
 
 def train_hybrid_stu(argv: Sequence[str] | None = None) -> None:
     """Train HybridSTU, the network of the coarse abundances, with SAM + MSE losses on simulated scenes."""
     args = argument_parser(train_hybrid_stu.__doc__ or "").parse_args(argv)
     torch.manual_seed(args.seed)
-    train(args, HybridSTU.from_pretrained(args.init_from) if args.init_from else HybridSTU(), coarse_loss)
+    train(args, _network(HybridSTU, args), coarse_loss)
 
 
 def train_endmember_diffusion(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +36,7 @@ def train_endmember_diffusion(argv: Sequence[str] | None = None) -> None:
     _add_on_policy(parser)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
-    network = ResUNet1D.from_pretrained(args.init_from) if args.init_from else ResUNet1D()
+    network = _network(ResUNet1D, args)
     ddpm = training_scheduler(network.config.num_train_timesteps)
     train(args, network, partial(endmember_loss, scheduler=ddpm, on_policy_fraction=args.on_policy_fraction))
 
@@ -48,7 +52,7 @@ def train_abundance_diffusion(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
     encoder = HybridSTU.from_pretrained(args.encoder).requires_grad_(False).eval()
-    network = ResUNet2D.from_pretrained(args.init_from) if args.init_from else ResUNet2D()
+    network = _network(ResUNet2D, args)
     ddpm = training_scheduler(network.config.num_train_timesteps)
     loss = partial(abundance_loss, encoder=encoder, scheduler=ddpm, on_policy_fraction=args.on_policy_fraction)
     train(args, network, loss)
@@ -64,6 +68,8 @@ def train_joint(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.endmember_unet is None:
         parser.error("--endmember_unet is required: the folder of the trained ResUNet1D")
+    if args.model_config is not None:
+        parser.error("--model_config is for networks that begin from nothing: those of a joint training are given")
     if args.push_to_hub:
         parser.error("--push_to_hub uploads single networks: assemble the pipeline and upload that")
     torch.manual_seed(args.seed)
@@ -79,6 +85,17 @@ SCRIPTS: dict[str, Callable[[Sequence[str] | None], None]] = {
     "joint": train_joint,
 }
 """Training scripts by name."""
+
+
+def _network(kind: type[Network], args: argparse.Namespace) -> Network:
+    """The network to train: a trained one, one of the size that a configuration says, or one of the default size."""
+    if args.init_from and args.model_config:
+        raise ValueError("`--init_from` brings its own configuration: leave out `--model_config`.")
+    if args.init_from:
+        return kind.from_pretrained(args.init_from)
+    if args.model_config:
+        return kind.from_config(json.loads(args.model_config.read_text(encoding="utf-8")))
+    return kind()
 
 
 def _add_on_policy(parser: argparse.ArgumentParser) -> None:

@@ -46,6 +46,16 @@ def validation(folder):
     return [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
 
 
+def test_network_of_another_size_validated_before_its_first_checkpoint(tmp_path):
+    size = {"block_out_channels": [4, 8], "layers_per_block": 1}
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(size))
+    options = ["--model_config", config, "--max_train_steps", 2, "--validation_steps", 1]
+    launch("train_endmember_diffusion.py", tmp_path / "run", *options)
+    assert [record["step"] for record in validation(tmp_path / "run")] == [1, 2]
+    assert tuple(ResUNet1D.from_pretrained(tmp_path / "run").config.block_out_channels) == (4, 8)
+
+
 @pytest.mark.parametrize("stage", ["encoder", "spectra", "maps", "joint"])
 def test_every_stage_is_validated_on_held_out_materials(trained, stage):
     records = validation(trained / stage)
