@@ -6,6 +6,7 @@ constant brightness there are weights u > 0 with `b u = 1` in every pixel, b bei
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ BRIGHTNESS_THRESHOLD = 0.07
 # brightness that varies or endmembers in another scale more.
 _COST_THRESHOLD = 0.02
 _COST_PIXELS = 4000  # enough to tell
+_SIGNIFICANT = 2.0  # times the variation that one level may leave: such a level is no accident of wrong endmembers
+_NOISE_ERROR = 0.1  # relative error of the estimated variance of the noise
 _LEAST_WIDTH = 0.01  # the prior on a constant brightness is never narrower than this
 
 
@@ -69,7 +72,7 @@ def brightness_fit(
 
 def brightness_level(
     pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """The brightness of a scene whose endmembers are exact, and its relative variation, noise removed.
 
     As `brightness_fit`, with one weight for all endmembers. Endmembers that are each in a scale of their own (maximum
@@ -81,16 +84,19 @@ def brightness_level(
         noise_std: (B,) standard deviation of the noise.
 
     Returns:
-        `(level, variation)`; 1 and 0 where hardly more pixels than endmembers, or no light, leave nothing to say.
+        `(level, variation, doubt)`, the last with the variation that noise may hide; 1, 0 and infinity where hardly
+        more pixels than endmembers, or no light, leave nothing to say.
     """
     b, covariance = _coefficients(pixels, endmembers, noise_std)
     total, variance = b.sum(1), covariance.sum()
     mean = total.mean()
     if b.shape[0] <= 2 * b.shape[1] or mean <= 0:
-        return 1.0, 0.0
+        return 1.0, 0.0, math.inf
     square = (total.square().mean() - variance).clamp_min(mean**2)  # too much noise assumed: as if it did not vary
     ones = torch.ones_like(b[0])
-    return float(square / mean), _spread(b, covariance, ones * mean / square)
+    left = _spread(b, covariance, ones * mean / square)
+    hidden = _NOISE_ERROR * float(variance) * float(mean / square) ** 2
+    return float(square / mean), left, math.sqrt(left**2 + hidden)
 
 
 def brightness_model(
@@ -107,7 +113,9 @@ def brightness_model(
         endmembers: (R, B) spectra.
         noise_std: (B,) standard deviation of the noise.
         mode: "free", "fixed", or "auto": fixed where the brightness varies by less than 7 %. For exact endmembers by
-            `brightness_level`; else by `brightness_fit`, unless the fit with a fixed brightness is far worse.
+            `brightness_level`; else by `brightness_fit`, unless the fit with a fixed brightness is far worse. The
+            level is that of `brightness_level`: of exact endmembers always, of others where it differs from 1 by more
+            than their errors explain (a library in another scale than the cube, say).
         exact: the endmembers have no error, so that their scale says how bright the scene is.
 
     Returns:
@@ -118,14 +126,15 @@ def brightness_model(
     """
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
-    if mode == "auto" and exact:
-        level, variation = brightness_level(pixels, endmembers, noise_std)
-    else:
-        level, variation = 1.0, brightness_fit(pixels, endmembers, noise_std)[1]
-    free = mode == "free"
+    level, variation, free = 1.0, brightness_fit(pixels, endmembers, noise_std)[1], mode == "free"
     if mode == "auto":
+        common, left, doubt = brightness_level(pixels, endmembers, noise_std)
+        if exact:
+            level, variation = common, left
+        elif abs(common - 1) > _SIGNIFICANT * doubt:
+            level = common
         varies = variation > BRIGHTNESS_THRESHOLD
-        free = varies or (not exact and _cost_of_fixing(pixels, endmembers) > _COST_THRESHOLD)
+        free = varies or (not exact and _cost_of_fixing(pixels, level * endmembers) > _COST_THRESHOLD)
     if free:
         return BrightnessModel("free", variation, 0.0)
     width = level * (_LEAST_WIDTH if mode == "fixed" else max(variation, _LEAST_WIDTH))

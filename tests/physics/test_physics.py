@@ -143,6 +143,16 @@ def test_level_of_a_cube_in_another_unit_than_its_exact_endmembers(snr_db):
     assert model.mode == "fixed" and abs(model.level - 3) < 0.03
 
 
+@pytest.mark.parametrize("snr_db", [40.0, 20.0, 10.0])
+def test_level_of_a_cube_in_another_unit_than_approximate_endmembers(snr_db):
+    pixels, endmembers, _, _ = scene(snr_db)
+    noise = estimate_noise(pixels)
+    model = brightness_model(pixels, endmembers / 1.3, noise)
+    assert model.mode == "fixed" and abs(model.level - 1.3) < 0.02
+    bent = endmembers * (1 + 0.1 * torch.sin(torch.linspace(0, 6, 80) + torch.arange(4.0)[:, None]))
+    assert abs(brightness_model(pixels, bent, noise).level - 1) < 0.02, "errors of endmembers are no level"
+
+
 def test_level_survives_a_noise_level_that_is_assumed_too_high():
     pixels, endmembers, _, std = scene(10.0)
     level = brightness_model(pixels, endmembers, 6 * std.expand(80), exact=True).level
