@@ -129,7 +129,8 @@ class HyperspectralProcessor:
             warn_of_axes(data, data.shape)
         pixels = np.ascontiguousarray(selected[valid], dtype=np.float32)
         scale = self.scale_of(pixels, reflectance_scale)
-        tensor = torch.from_numpy(pixels / np.float32(scale))
+        # in memory of torch, which is aligned: the last bits of sums depend on where numbers lie
+        tensor = torch.from_numpy(pixels / np.float32(scale)).clone()
         step = max(1, len(tensor) // _NOISE_PIXELS)
         noise_std = estimate_noise(tensor[::step], _LEAST_NOISE)
         _say_what_is_used(cube, valid, bands, tensor, noise_std)
@@ -206,7 +207,7 @@ class HyperspectralProcessor:
             values = torch.as_tensor(np.asarray(values) if not isinstance(values, torch.Tensor) else values)
             if values.is_complex() or values.ndim != 2:
                 raise ValueError(f"`{name}` must be real and (R, B), but has shape {tuple(values.shape)}.")
-            values = values.detach().float().cpu()
+            values = values.detach().cpu().to(torch.float32, copy=True)
             if values.shape[1] != prepared.num_bands:
                 shape = (*prepared.valid.shape, prepared.num_bands)
                 raise ValueError(

@@ -136,7 +136,7 @@ class SceneModel:
             raise ValueError("`cube` has no usable pixel: every one is zero, NaN or nodata.")
         pixels = np.ascontiguousarray(selected[valid], dtype=np.float32) / np.float32(self.scale)
         return PreparedCube(
-            pixels=torch.from_numpy(pixels),
+            pixels=torch.from_numpy(pixels).clone(),  # aligned, as in `HyperspectralProcessor`
             valid=torch.from_numpy(valid),
             bands=self.bands,
             num_bands=self.num_bands,
