@@ -28,11 +28,16 @@ if __name__ == "__main__":
         default=["given", "perturbed"],
         help="endmembers exact; 5 degrees off; 5 degrees off and left there, to see what the maps alone gain",
     )
+    parser.add_argument("--steps", type=int, nargs="+", help="denoising steps, one table after another")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
     pipe = SemiBlindUnmixingPipeline.from_pretrained(args.checkpoint or bundled_checkpoint("base"))
     scenes = validation_scenes(args.library, args.scenes)
-    records = validate(pipe, Path(args.checkpoint or "base").name, scenes, args.snr, args.by_number, args.track)
+    name = Path(args.checkpoint or "base").name
+    records = []
+    for steps in args.steps or [None]:
+        label = name if steps is None else f"{name}, {steps} steps"
+        records += validate(pipe, label, scenes, args.snr, args.by_number, args.track, num_inference_steps=steps)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.output, measurement(pipe, args, records))

@@ -2,6 +2,7 @@
 
 from .extraction import EndmemberResult, extract_endmembers
 from .library import library_indices, select_from_library
+from .matching import match_endmembers
 from .number import estimate_num_endmembers
 
 __all__ = [
@@ -9,5 +10,6 @@ __all__ = [
     "estimate_num_endmembers",
     "extract_endmembers",
     "library_indices",
+    "match_endmembers",
     "select_from_library",
 ]

@@ -59,7 +59,7 @@ def propose(
     if "minimum_volume" in methods:
         found["minimum_volume"] = _minimum_volumes(scene, found["vca"], generator)
     sets = [(unit_rows(points), method) for method in methods for points in found[method]]
-    pool = [Candidate(points, method) for points, method in sets if _independent(points)]
+    pool = [Candidate(points, method) for points, method in sets if independent(points)]
     return pool or [Candidate(unit_rows(found["vca" if "vca" in found else methods[0]][0]), methods[0])]
 
 
@@ -110,7 +110,7 @@ def _minimum_volumes(scene: ScenePoints, starts: torch.Tensor, generator: torch.
 def _largest_simplex(starts: torch.Tensor, plane: torch.Tensor) -> torch.Tensor | None:
     """The start (R, R) of the largest volume, all of its endmembers moved onto the plane; `None` if none can be."""
     height = starts @ plane  # [S, R]
-    usable = (height.amin(1) > 0.05 * height.amax(1)) & torch.tensor([_independent(one) for one in starts])
+    usable = (height.amin(1) > 0.05 * height.amax(1)) & torch.tensor([independent(one) for one in starts])
     if not usable.any():
         return None
     moved = starts[usable] / height[usable][..., None]
@@ -131,7 +131,7 @@ def _subset(total: int, wanted: int, generator: torch.Generator | None) -> torch
     return torch.randperm(total, generator=generator)[:wanted]
 
 
-def _independent(points: torch.Tensor, limit: float = 1e-4) -> bool:
+def independent(points: torch.Tensor, limit: float = 1e-4) -> bool:
     """Are the endmembers (R, K) finite and linearly independent?"""
     if not torch.isfinite(points).all():
         return False

@@ -1,4 +1,4 @@
-"""Blind extraction: from a cube and R to the endmembers, in the steps that DESIGN.md lists."""
+"""Endmembers from a cube: blind, knowing only R, or with approximate spectra of some or all; in DESIGN.md's steps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..physics import BRIGHTNESS_THRESHOLD, brightness_fit, estimate_noise, nnls
-from .candidates import METHODS, Candidate, propose
+from ..physics import BRIGHTNESS_THRESHOLD, brightness_fit, estimate_noise, nnls, unit_rows
+from .blending import blend
+from .candidates import METHODS, Candidate, independent, propose
 from .scene import ScenePoints, prepare_scene
 from .selection import rank_candidates
 
@@ -19,10 +20,11 @@ class EndmemberResult:
     """What `extract_endmembers` found.
 
     Attributes:
-        endmembers: (R, B) spectra in the units of the cube, non-negative.
-        candidates: (R, B) sets, best first; the first is `endmembers`.
+        endmembers: (R, B) spectra in the units of the cube, non-negative: a weighted mean of candidates (and of
+            approximate spectra), or the best candidate where one method was asked for.
+        candidates: (R, B) sets that were extracted, best first.
         scores: (C,) scores of `candidates`, lower is better.
-        method: what found the first: "archetypes", "vca", "spa" or "minimum_volume".
+        method: what found most of `endmembers`: "archetypes", "vca", "spa" or "minimum_volume".
         methods: what found each of `candidates`.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
@@ -45,10 +47,12 @@ def extract_endmembers(
     valid: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
     method: str = "auto",
+    approximate: torch.Tensor | None = None,
 ) -> EndmemberResult:
-    """Find the spectra of the pure materials in a cube, knowing only how many there are.
+    """Find the spectra of the pure materials in a cube, knowing how many there are, and perhaps about what some are.
 
-    Archetypal analysis, vertex components, successive projections and minimum volume all propose; evidence chooses.
+    Archetypal analysis, vertex components, successive projections and minimum volume all propose; evidence ranks the
+    candidates, and a small network weighs the best of them, and the approximate spectra, endmember by endmember.
 
     Args:
         cube: (H, W, B) reflectance, or (N, B) pixels without neighbours.
@@ -57,9 +61,11 @@ def extract_endmembers(
         valid: (H, W) or (N,) bool, True where the cube holds data; NaN pixels are left out anyway.
         generator: source of randomness, on the CPU; a fixed seed when `None`.
         method: "auto" lets all methods propose; or one of "archetypes", "vca", "spa", "minimum_volume".
+        approximate: (k, B) spectra of k <= R of the endmembers, a few degrees off; needs the method "auto".
 
     Returns:
-        The endmembers, all candidates, and how they are scaled.
+        The endmembers, all candidates, and how they are scaled. The first k endmembers are the approximate ones,
+        corrected, in the scale in which they were given.
 
     Raises:
         ValueError: if shapes do not fit, too few pixels or bands are left, or `method` is unknown.
@@ -68,9 +74,16 @@ def extract_endmembers(
     grid, mask = _check_cube(cube, valid, num_endmembers)
     if method != "auto" and method not in METHODS:
         raise ValueError(f"`method` is {method!r}: choose one of 'auto', {', '.join(map(repr, METHODS))}.")
+    if approximate is not None and method != "auto":
+        raise ValueError('`approximate` spectra are weighed against all candidates: leave `method` at "auto".')
     if generator is None:
         generator = torch.Generator().manual_seed(0)
     pixels = grid[mask]
+    if approximate is not None and (len(approximate) > num_endmembers or approximate.shape[1:] != pixels.shape[1:]):
+        raise ValueError(
+            f"`approximate` has shape {tuple(approximate.shape)}, but there are {num_endmembers} endmembers and "
+            f"{pixels.shape[1]} bands."
+        )
     if noise_std is None:
         noise_std = estimate_noise(pixels)
     elif noise_std.shape != pixels.shape[1:]:
@@ -79,20 +92,29 @@ def extract_endmembers(
     # 2. signal subspace, smoothing
     scene = prepare_scene(grid, num_endmembers, noise_std, mask)
 
-    # 3. propose, 4. choose
+    # 3. propose, 4. rank
     pool = propose(scene, METHODS if method == "auto" else (method,), generator)
-    order, scores = rank_candidates(scene, pool, generator)
+    ranking = rank_candidates(scene, pool, generator)
+    order = ranking.order[:_CANDIDATES_KEPT]
 
-    # 5. scale
-    scaled = [_to_spectra(scene, pool[k]) for k in order[:_CANDIDATES_KEPT]]
-    spectra, variation, natural = scaled[0]
+    # 5. weigh, 6. scale
+    chosen = pool[order[0]]
+    if method == "auto":
+        mean, source = blend(scene, pool, ranking, approximate)
+        points = unit_rows(scene.subspace.project(mean))
+        if independent(points):  # they are not where the pixels show fewer than R materials
+            chosen = Candidate(points, source)
+    spectra, variation, natural = _to_spectra(scene, chosen)
+    if approximate is not None:
+        norm = approximate.double().norm(dim=1, keepdim=True)
+        spectra = torch.cat([mean[: len(approximate)] * norm, spectra[len(approximate) :]])
     dtype = cube.dtype if cube.is_floating_point() else torch.float32
     return EndmemberResult(
         endmembers=spectra.to(dtype),
-        candidates=[one[0].to(dtype) for one in scaled],
-        scores=[float(scores[k]) for k in order[:_CANDIDATES_KEPT]],
-        methods=[pool[k].method for k in order[:_CANDIDATES_KEPT]],
-        method=pool[order[0]].method,
+        candidates=[_to_spectra(scene, pool[k])[0].to(dtype) for k in order],
+        scores=[float(ranking.scores[k]) for k in order],
+        methods=[pool[k].method for k in order],
+        method=chosen.method,
         brightness_variation=variation,
         natural_scale=natural,
     )

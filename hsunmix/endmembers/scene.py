@@ -51,6 +51,13 @@ class ScenePoints:
         return 1 / (self.noise_var + self.model_error**2).clamp_min(1e-30)
 
     @cached_property
+    def kind(self) -> torch.Tensor:
+        """(3,) logarithms of noise and model error together, of the model error, of the noise; of unit-norm pixels."""
+        values = [float(1 / self.weight.mean()), self.model_error + 1e-6, float(self.noise_var.mean())]
+        logs = torch.tensor(values, dtype=torch.float64).clamp_min(1e-9).log()
+        return logs * torch.tensor([0.5, 1.0, 0.5])
+
+    @cached_property
     def projected(self) -> torch.Tensor:
         """(N, R) smoothed coordinates seen in perspective, `x / (x . axis)`: brightness removed, simplices kept flat.
 

@@ -11,14 +11,16 @@ it from choices that make sense in simulated scenes only.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from ..physics import normal_equations, solve_nonnegative
 from .candidates import METHODS, Candidate
+from .networks import SmallNetworks
 from .scene import ScenePoints
 
 _PIXELS, _PAIRS = 1500, 500
@@ -30,80 +32,58 @@ NUM_FEATURES = 3 * _MEASURES + 4 * len(METHODS) + 4
 """Length of the description of a candidate."""
 
 
-class CandidateScorer(torch.nn.Module):
-    """Mean of a few small networks that map descriptions of candidates to scores, lower is better.
+@lru_cache(maxsize=1)
+def bundled_scorer() -> SmallNetworks:
+    """The scorer that comes with the package."""
+    return SmallNetworks.load(Path(__file__).with_name("scorer.safetensors"))
 
-    Args:
-        members: number of networks.
-        width: of their hidden layer.
-        dropout: of the hidden layer, in training.
+
+@dataclass(frozen=True)
+class Ranking:
+    """What is known of the C candidates of a pool.
+
+    Attributes:
+        order: indices into the pool, best first.
+        scores: (C,) lower is better.
+        descriptions: (C, F) from `describe_candidates`.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, members: int = 4, width: int = 32, dropout: float = 0.3) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(NUM_FEATURES))
-        self.register_buffer("std", torch.ones(NUM_FEATURES))
-        self.members = torch.nn.ModuleList(
-            torch.nn.Sequential(
-                torch.nn.Linear(NUM_FEATURES, width),
-                torch.nn.SiLU(),
-                torch.nn.Dropout(dropout),
-                torch.nn.Linear(width, 1),
-            )
-            for _ in range(members)
-        )
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Scores (M, C) of C candidates by the M members, from descriptions (C, F)."""
-        scaled = ((features - self.mean) / self.std).clamp(-5, 5)
-        return torch.stack([member(scaled)[:, 0] for member in self.members])
-
-    def save(self, path: Path) -> None:
-        """Write the weights as safetensors."""
-        save_file(self.state_dict(), path)
-
-    @classmethod
-    def load(cls, path: Path) -> CandidateScorer:
-        """Read what `save` has written."""
-        state = load_file(path)
-        width = state["members.0.0.weight"].shape[0]
-        scorer = cls(sum(name.endswith("0.weight") for name in state), width)
-        scorer.load_state_dict(state)
-        return scorer.eval()
+    order: list[int]
+    scores: torch.Tensor
+    descriptions: torch.Tensor
 
 
-@lru_cache(maxsize=1)
-def bundled_scorer() -> CandidateScorer:
-    """The scorer that comes with the package."""
-    return CandidateScorer.load(Path(__file__).with_name("scorer.safetensors"))
-
-
-@torch.no_grad()
-def rank_candidates(
-    scene: ScenePoints,
-    pool: list[Candidate],
-    generator: torch.Generator | None,
-    scorer: CandidateScorer | None = None,
-) -> tuple[list[int], torch.Tensor]:
+def rank_candidates(scene: ScenePoints, pool: list[Candidate], generator: torch.Generator | None) -> Ranking:
     """Order the pool, best first.
 
     Args:
         scene: the pixels.
         pool: candidate sets.
         generator: source of randomness (on the CPU).
-        scorer: the bundled one when `None`.
 
     Returns:
-        `(order, scores)`: indices into the pool, and a score for every candidate, lower is better.
+        The ranking.
     """
     measures = measure_candidates(scene, pool, generator)
-    opinion = (scorer or bundled_scorer())(describe_candidates(scene, pool, measures)).mean(0).double()
-    opinion = (opinion - opinion.mean()) / opinion.std(correction=0).clamp_min(1e-9)
-    scores = opinion + _RULE_WEIGHT * _rule(scene, pool, measures)
-    return scores.argsort(stable=True).tolist(), scores
+    descriptions = describe_candidates(scene, pool, measures)
+    scores = combined_scores(descriptions, rule_scores(scene, pool, measures), bundled_scorer())
+    return Ranking(scores.argsort(stable=True).tolist(), scores, descriptions)
+
+
+@torch.no_grad()
+def combined_scores(descriptions: torch.Tensor, rule: torch.Tensor, scorer: SmallNetworks) -> torch.Tensor:
+    """The opinion of the network, in units of its spread, and that of the rule.
+
+    Args:
+        descriptions: (C, F) from `describe_candidates`.
+        rule: (C,) from `rule_scores`.
+        scorer: the network.
+
+    Returns:
+        (C,) scores, lower is better.
+    """
+    opinion = scorer(descriptions).mean(0).double()
+    return (opinion - opinion.mean()) / opinion.std(correction=0).clamp_min(1e-9) + _RULE_WEIGHT * rule
 
 
 def measure_candidates(scene: ScenePoints, pool: list[Candidate], generator: torch.Generator | None) -> torch.Tensor:
@@ -123,7 +103,7 @@ def measure_candidates(scene: ScenePoints, pool: list[Candidate], generator: tor
 
 
 def describe_candidates(scene: ScenePoints, pool: list[Candidate], measures: torch.Tensor) -> torch.Tensor:
-    """Descriptions (C, F), float32, of the candidates of one pool, for `CandidateScorer`.
+    """Descriptions (C, F), float32, of the candidates of one pool, for the scorer.
 
     Every measure three times, since only comparison tells: minus the median of the pool, as rank within the pool, and
     minus its smallest value; then what proposed the set, and what kind of scene it is, alone and together.
@@ -138,15 +118,14 @@ def describe_candidates(scene: ScenePoints, pool: list[Candidate], measures: tor
     """
     ranks = torch.stack([_ranks(column) for column in measures.T], 1)
     method = torch.tensor([[float(one.method == name) for name in METHODS] for one in pool]).to(measures)
-    noise = 0.5 * float(_log(1 / scene.weight.mean()))
-    model_error = float(_log(scene.model_error + 1e-6))
-    kind = [scene.num_endmembers, noise, model_error, 0.5 * float(_log(scene.noise_var.mean()))]
+    noise, model_error = scene.kind[:2].tolist()
+    kind = torch.cat([torch.tensor([float(scene.num_endmembers)]), scene.kind])
     columns = [
         measures - measures.quantile(0.5, dim=0),
         ranks,
         measures - measures.amin(0),
         method,
-        torch.tensor(kind).to(measures).expand(len(pool), -1),
+        kind.to(measures).expand(len(pool), -1),
         method * noise,
         method * model_error,
         method * (model_error - noise),
@@ -154,7 +133,7 @@ def describe_candidates(scene: ScenePoints, pool: list[Candidate], measures: tor
     return torch.cat(columns, 1).float()
 
 
-def _rule(scene: ScenePoints, pool: list[Candidate], measures: torch.Tensor) -> torch.Tensor:
+def rule_scores(scene: ScenePoints, pool: Sequence[Candidate], measures: torch.Tensor) -> torch.Tensor:
     """Scores (C,) by fit; sets of another family than the one that the scene calls for come last.
 
     1. Archetypes, where pixels stick out of the simplex of the best of them no further than model error explains: the
@@ -162,6 +141,14 @@ def _rule(scene: ScenePoints, pool: list[Candidate], measures: torch.Tensor) -> 
     2. Else the smallest simplex that holds all pixels up to noise and model error: that of vertex pixels where there
        are pure ones, else minimum volume, as far as its spectra are not negative.
     3. Where all of those are, the pixels are no simplex: archetypes again.
+
+    Args:
+        scene: the pixels.
+        pool: C candidate sets.
+        measures: (C, 24) from `measure_candidates`.
+
+    Returns:
+        The scores, lower is better.
     """
     scores = _ranks(measures[:, _RESIDUAL]) + _ranks(measures[:, _ANGLE])
     inner = [k for k, candidate in enumerate(pool) if candidate.method == "archetypes"]
@@ -217,7 +204,8 @@ def _measures(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor
 
     spectra = scene.subspace.lift(endmembers)
     below_zero = (spectra.clamp_max(0).square().sum(1) / spectra.square().sum(1)).sqrt()
-    roughness = spectra.diff(n=2, dim=1).square().mean(1).sqrt() / spectra.abs().mean(1)
+    bends = spectra.diff(n=2, dim=1).square().sum(1) / max(spectra.shape[1] - 2, 1)  # none among two bands
+    roughness = bends.sqrt() / spectra.abs().mean(1)
     return torch.stack(
         [
             _log(error.square().sum(1).mean().sqrt() / norm.square().mean().sqrt()),
@@ -250,9 +238,11 @@ def _distances(points: torch.Tensor) -> torch.Tensor:
     count = len(points)
     if count == 1:
         return torch.zeros(1, 3, dtype=points.dtype, device=points.device)
-    cosine = torch.einsum("ark,bsk->abrs", points, points)
-    mutual = (cosine.amax(3).mean(2) + cosine.amax(2).mean(2)) / 2
-    angle = torch.arccos(mutual.clamp(-1, 1)).fill_diagonal_(math.inf)
+    flat = points.flatten(0, 1)  # not by cosines: those of sets that are nearly the same would lose all digits
+    apart = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square() / 2  # 1 - cosine
+    apart = apart.unflatten(1, points.shape[:2]).unflatten(0, points.shape[:2]).transpose(1, 2)  # [C, C, R, R]
+    mutual = (apart.amin(3).mean(2) + apart.amin(2).mean(2)) / 2
+    angle = (2 * torch.asin((mutual / 2).clamp(0, 1).sqrt())).fill_diagonal_(math.inf)
     nearest = angle.sort(1).values
     return _log(torch.stack([nearest[:, 0], nearest[:, min(9, count - 2)], nearest[:, :-1].mean(1)], 1))
 

@@ -150,7 +150,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 `spectral.open_image` returns.
             wavelengths: (B,) band centres in nm (micrometres are converted); those of the cube when `None`.
             num_endmembers: R; estimated (HySime) when neither it nor spectra are given.
-            endmembers: (R, B) approximate spectra: the start of the endmember chain.
+            endmembers: (R, B) approximate spectra: the start of the endmember chain, once corrected by what can be
+                extracted from the cube.
             fixed_endmembers: (R, B) exact spectra: up to scale they come out as they went in.
             library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from.
             num_inference_steps: DDIM steps; 0 returns the coarse estimate.

@@ -1,4 +1,4 @@
-"""Where the endmember chains start: spectra that the user gives, a library, or extraction from the cube."""
+"""Where the endmember chains start: spectra that the user gives, a library, extraction from the cube."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import logging
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 
-from ..endmembers import estimate_num_endmembers, extract_endmembers, select_from_library
+from ..endmembers import estimate_num_endmembers, extract_endmembers, match_endmembers, select_from_library
 from ..physics import spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
 MANY = 20  # endmembers; nobody knows so many to be in one scene
 _SAME = 2e-3  # radians: a tenth of a degree
+_LEAST_PIXELS = 20  # for each endmember: with fewer, given spectra are not corrected by extracted ones
 
 
 def start_endmembers(
@@ -29,7 +29,8 @@ def start_endmembers(
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """E0 of every ensemble member, which endmembers may move, and whether all were extracted from the cube.
 
-    Fixed spectra come first, then approximate ones, then, up to `num_endmembers`, extracted ones.
+    Fixed spectra come first, then approximate ones, corrected by what can be extracted, then, up to `num_endmembers`,
+    extracted ones.
 
     Args:
         processor: brings the user's spectra to the bands of the cube.
@@ -68,8 +69,10 @@ def start_endmembers(
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
     guessed = " (their number is estimated)" if num_endmembers is None and given is None else ""
-    if given is not None and len(given) == count:
-        logger.info("endmembers: %d, given%s", count, "" if fixed is None else f", {len(fixed)} of them fixed")
+    all_fixed = fixed is not None and len(fixed) == count
+    if given is not None and (all_fixed or (len(given) == count and not _can_extract(cube, count))):
+        reason = "exact" if all_fixed else "not corrected: too few different pixels"
+        logger.info("endmembers: %d, given, %s", count, reason)
         starts = given.expand(ensemble_size, -1, -1)
     elif library is not None:
         spectra = processor.spectra(library, cube, "library")
@@ -83,33 +86,45 @@ def start_endmembers(
             "`fixed_endmembers` or a larger cube."
         )
     else:
-        starts, method = _extract(cube, count, ensemble_size, generator)
-        logger.info("endmembers: %d, extracted by %s%s", count, method.replace("_", " "), guessed)
-        if given is not None:
-            logger.info("endmembers: %d of them replaced by those that are given", len(given))
-            starts = torch.stack([_insert(start, given) for start in starts])
+        starts, method = _extract(cube, count, given, ensemble_size, generator)
+        source = f"mostly by {method.replace('_', ' ')}{guessed}"
+        if given is None:
+            logger.info("endmembers: %d, extracted, %s", count, source)
+        else:
+            logger.info(
+                "endmembers: %d, %d of them given, corrected by what was extracted, %s", count, len(given), source
+            )
+        if fixed is not None:
+            starts[:, : len(fixed)] = fixed
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
     return starts, movable, given is None and library is None
 
 
+def _can_extract(cube: PreparedCube, count: int) -> bool:
+    """Do the pixels say where approximate endmembers should be?"""
+    return len(cube.pixels) >= _LEAST_PIXELS * count and not bool((cube.pixels == cube.pixels[:1]).all())
+
+
 def _extract(
-    cube: PreparedCube, count: int, ensemble_size: int, generator: torch.Generator | None
+    cube: PreparedCube,
+    count: int,
+    given: torch.Tensor | None,
+    ensemble_size: int,
+    generator: torch.Generator | None,
 ) -> tuple[torch.Tensor, str]:
-    """Blind endmembers (M, R, K), the best of the candidates, for further members the next best ones; their method."""
+    """Endmembers (M, R, K), the corrected given ones first; for further members extracted ones that ranked best."""
     if bool((cube.pixels == cube.pixels[:1]).all()):
         raise ValueError("`cube` has the same spectrum in every pixel: there is nothing to tell materials apart by.")
     grid = cube.to_map(cube.pixels).nan_to_num()
-    found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator)
+    found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator, approximate=given)
     best = found.endmembers
-    sets = [best, *(one[_match(best, one)] for one in found.candidates[1:ensemble_size])]
+    known = best[: 0 if given is None else len(given)]
+    sets = [best]
+    for one in found.candidates[: ensemble_size - 1]:
+        one = one[match_endmembers(best, one)]
+        sets.append(torch.cat([known, one[len(known) :]]))
     return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.method
-
-
-def _insert(extracted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-    """Given spectra first, then the extracted ones that are not the best match of one of them."""
-    taken = set(_match(given, extracted).tolist())
-    return torch.cat([given, extracted[[r for r in range(len(extracted)) if r not in taken]]])
 
 
 def _warn_of_twins(given: torch.Tensor) -> None:
@@ -123,9 +138,3 @@ def _warn_of_twins(given: torch.Tensor) -> None:
             first + 1,
             second + 1,
         )
-
-
-def _match(reference: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
-    """For every reference spectrum its own partner among the candidates, by spectral angle (Hungarian method)."""
-    angles = spectral_angle(reference[:, None], candidate[None])
-    return torch.as_tensor(linear_sum_assignment(angles.cpu().numpy())[1], device=candidate.device)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch.utils.data import Dataset
 
 from ..data import read_library
+from ..endmembers import match_endmembers
 from ..endmembers.geometric import vertex_components
 from ..models import ResUNet1D
-from ..physics import Evidence, endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
+from ..physics import Evidence, endmember_step, estimate_noise, gather_evidence, unit_rows
 from ..pipelines.chain import EXTRACTED_SHARE
 from ..simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
 from .labelled import LabelledScenes
@@ -243,7 +243,7 @@ def extract_like(pixels: torch.Tensor, truth: torch.Tensor, generator: torch.Gen
     points = unit_rows(pixels @ basis)
     index = vertex_components(points.double(), len(truth), 1, generator)[0]
     found = (points[index] @ basis.T).clamp_min(1e-4)
-    order = linear_sum_assignment(spectral_angle(truth[:, None], found[None]).numpy())[1]
+    order = match_endmembers(truth, found)
     return unit_rows(found[order]) * truth.norm(dim=1, keepdim=True)
 
 

@@ -1,79 +1,162 @@
-"""Training of the network that chooses among candidate endmember sets, on simulated scenes with their truth."""
+"""Training of the networks that rank and weigh candidate endmember sets, on simulated scenes with their truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from tqdm.auto import tqdm
 
 from ..data import write_npz
-from ..endmembers.candidates import METHODS, propose
+from ..endmembers import match_endmembers
+from ..endmembers.blending import NUM_PROPOSAL_FEATURES, Proposals, gather_proposals, proposal_weights
+from ..endmembers.candidates import METHODS, Candidate, propose
+from ..endmembers.networks import SmallNetworks
 from ..endmembers.scene import prepare_scene
-from ..endmembers.selection import NUM_FEATURES, CandidateScorer, describe_candidates, measure_candidates
-from ..physics import estimate_noise, spectral_angle
+from ..endmembers.selection import (
+    NUM_FEATURES,
+    Ranking,
+    combined_scores,
+    describe_candidates,
+    measure_candidates,
+    rule_scores,
+)
+from ..endmembers.subspace import SignalSubspace
+from ..physics import estimate_noise, spectral_angle, unit_rows
 from ..simulation import Scene, SceneSimulator, benchmark_scene
+from ..simulation.draws import Draws
+from ..simulation.fields import random_curves
 from ..simulation.library import LibrarySpectra
 
-_SAVE_EVERY = 10
+_LEAST_ANGLE = 0.01  # radians: below, relative gains count less
+_SNR_DB = ((10.0, 45.0), (45.0, 90.0))
+
+
+@dataclass(frozen=True)
+class SimulatedPool:
+    """The candidates of one simulated scene (C sets of R endmembers, K coordinates, B bands), and its truth.
+
+    Attributes:
+        descriptions: (C, F) from `describe_candidates`.
+        rule: (C,) from `rule_scores`.
+        points: (C, R, K) the candidates.
+        methods: (C,) positions in `METHODS`.
+        basis: (K, B) of the signal subspace.
+        noise_std: (B,) of the signal subspace.
+        kind: (3,) `ScenePoints.kind`.
+        endmembers: (R, B) the truth.
+    """
+
+    descriptions: torch.Tensor
+    rule: torch.Tensor
+    points: torch.Tensor
+    methods: torch.Tensor
+    basis: torch.Tensor
+    noise_std: torch.Tensor
+    kind: torch.Tensor
+    endmembers: torch.Tensor
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The C candidates."""
+        return [Candidate(one, METHODS[k]) for one, k in zip(self.points, self.methods.tolist(), strict=True)]
+
+    @property
+    def angles(self) -> torch.Tensor:
+        """(C,) mean spectral angle of each candidate to the truth, radians."""
+        spectra = SignalSubspace(self.basis, self.noise_std).lift(self.points).clamp_min(0)
+        order = [match_endmembers(self.endmembers, one) for one in spectra]
+        return torch.stack(
+            [spectral_angle(self.endmembers, one[k]).mean() for one, k in zip(spectra, order, strict=True)]
+        )
+
+    def proposals(self, scorer: SmallNetworks, approximate: torch.Tensor | None = None) -> Proposals:
+        """What the pipeline would weigh, with a given scorer, and with (k, B) approximate spectra or none."""
+        scores = combined_scores(self.descriptions, self.rule, scorer)
+        ranking = Ranking(scores.argsort(stable=True).tolist(), scores, self.descriptions)
+        subspace = SignalSubspace(self.basis, self.noise_std)
+        return gather_proposals(subspace, self.kind, self.candidates, ranking, approximate)
+
+    def save(self, path: Path) -> None:
+        """Write a `.npz` file."""
+        write_npz(path, **{field.name: getattr(self, field.name).numpy() for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> SimulatedPool:
+        """Read what `save` has written.
+
+        Raises:
+            ValueError: if the descriptions are of another kind than those of this version.
+        """
+        with np.load(path, allow_pickle=False) as archive:
+            pool = cls(**{field.name: torch.from_numpy(archive[field.name]) for field in fields(cls)})
+        if pool.descriptions.shape[1] != NUM_FEATURES:
+            raise ValueError(
+                f"{path} holds descriptions of {pool.descriptions.shape[1]} numbers, not {NUM_FEATURES}: remove it."
+            )
+        return pool
 
 
 def simulated_pools(
-    libraries: Sequence[LibrarySpectra], count: int, path: Path, first_seed: int = 0, size: int = 56
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Describe the candidates of simulated scenes and say how far each is from the truth.
+    libraries: Sequence[LibrarySpectra], count: int, folder: Path, first_seed: int = 0, size: int = 56
+) -> list[SimulatedPool]:
+    """Extract the candidates of simulated scenes.
 
     One scene in four follows the recipe of the benchmark (smooth maps, often without pure pixels), where a library
-    has the spectra for it; the others are as varied as the simulator makes them. Noise of 10 to 45 dB.
+    has the spectra for it; the others are as varied as the simulator makes them. Noise of 10 to 45 dB, in one of ten
+    scenes of 45 to 90 dB.
 
     Args:
         libraries: spectra; built-in parametric ones where there are none.
         count: number of scenes.
-        path: `.npz` file that keeps the results; a run that was interrupted goes on from it.
+        folder: keeps the results, a file for each scene; what is there is not made again.
         first_seed: of the first scene; scene i has this + i.
         size: rows and columns of a scene.
 
     Returns:
-        `(features, angles)`: for each scene (C, F) descriptions and (C,) mean spectral angles to the truth, radians.
+        The pools.
     """
-    simulator = SceneSimulator(libraries or None, height=size, width=size, snr_db=(10.0, 45.0))
-    features, angles = _load(path)
-    for seed in tqdm(range(first_seed + len(features), first_seed + count), initial=len(features), total=count):
-        generator = torch.Generator().manual_seed(seed)
-        scene = _scene(simulator, libraries, seed, generator)
-        noise_std = estimate_noise(scene.cube.flatten(0, 1))
-        valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
-        points = prepare_scene(scene.cube, len(scene.endmembers), noise_std, valid)
-        pool = propose(points, METHODS, generator)
-        features.append(describe_candidates(points, pool, measure_candidates(points, pool, generator)))
-        spectra = torch.stack([points.subspace.lift(one.points).clamp_min(0) for one in pool])
-        angles.append(torch.tensor([mean_angle(one, scene.endmembers.double()) for one in spectra]))
-        if len(features) % _SAVE_EVERY == 0 or seed + 1 == first_seed + count:
-            lengths = np.array([len(one) for one in angles])
-            write_npz(path, features=torch.cat(features).numpy(), angles=torch.cat(angles).numpy(), lengths=lengths)
-    return features, angles
+    simulators = [SceneSimulator(libraries or None, height=size, width=size, snr_db=span) for span in _SNR_DB]
+    folder.mkdir(parents=True, exist_ok=True)
+    pools = []
+    for seed in tqdm(range(first_seed, first_seed + count), desc="candidates"):
+        path = folder / f"{seed:07d}.npz"
+        if not path.exists():
+            generator = torch.Generator().manual_seed(seed)
+            _extract(_scene(simulators[seed % 10 == 9], libraries, seed, generator), generator).save(path)
+        pools.append(SimulatedPool.load(path))
+    return pools
 
 
-def mean_angle(found: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean spectral angle in radians between two sets (R, B), matched one to one."""
-    angles = spectral_angle(truth[:, None], found[None]).numpy()
-    return float(angles[linear_sum_assignment(angles)].mean())
+def _extract(scene: Scene, generator: torch.Generator) -> SimulatedPool:
+    noise_std = estimate_noise(scene.cube.flatten(0, 1))
+    valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
+    points = prepare_scene(scene.cube, len(scene.endmembers), noise_std, valid)
+    pool = propose(points, METHODS, generator)
+    measures = measure_candidates(points, pool, generator)
+    return SimulatedPool(
+        descriptions=describe_candidates(points, pool, measures),
+        rule=rule_scores(points, pool, measures),
+        points=torch.stack([one.points for one in pool]),
+        methods=torch.tensor([METHODS.index(one.method) for one in pool]),
+        basis=points.subspace.basis,
+        noise_std=points.subspace.noise_std,
+        kind=points.kind,
+        endmembers=scene.endmembers.double(),
+    )
 
 
-def fit_scorer(
-    features: Sequence[torch.Tensor], angles: Sequence[torch.Tensor], epochs: int = 30, seed: int = 0
-) -> CandidateScorer:
-    """Train a scorer.
+def fit_scorer(pools: Sequence[SimulatedPool], epochs: int = 30, seed: int = 0) -> SmallNetworks:
+    """Train the network that ranks candidates.
 
     The loss is the expected logarithm of the angle when a set is drawn with probability `softmax(-score)`, over the
     best in the pool, and a share of the logistic loss over pairs (RankNet: Burges et al., ICML 2005).
 
     Args:
-        features: for each pool (C, F).
-        angles: for each pool (C,).
+        pools: of simulated scenes.
         epochs: passes over the pools.
         seed: of initial weights, order and dropout.
 
@@ -81,14 +164,13 @@ def fit_scorer(
         The scorer.
     """
     torch.manual_seed(seed)
-    scorer = CandidateScorer()
-    everything = torch.cat(list(features))
-    scorer.mean.copy_(everything.mean(0))
-    scorer.std.copy_(everything.std(0) + 1e-3)
+    features, angles = [pool.descriptions for pool in pools], [pool.angles for pool in pools]
+    scorer = SmallNetworks(NUM_FEATURES)
+    _standardise(scorer, torch.cat(features), 1e-3)
     optimizer = torch.optim.AdamW(scorer.members.parameters(), lr=3e-3, weight_decay=0.1)
     for _ in range(epochs):
         for batch in torch.randperm(len(features)).split(8):
-            loss = torch.stack([_loss(scorer(features[i]), angles[i]) for i in batch.tolist()]).sum()
+            loss = torch.stack([_ranking_loss(scorer(features[i]), angles[i]) for i in batch.tolist()]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -96,26 +178,132 @@ def fit_scorer(
 
 
 @torch.no_grad()
-def regret(scorer: CandidateScorer, features: Sequence[torch.Tensor], angles: Sequence[torch.Tensor]) -> float:
+def regret(scorer: SmallNetworks, pools: Sequence[SimulatedPool]) -> float:
     """Geometric mean over the pools of the angle of the set chosen over that of the best one."""
-    ratios = [a[scorer(f).mean(0).argmin()] / a.min() for f, a in zip(features, angles, strict=True)]
-    return float(torch.stack(ratios).log().mean().exp())
-
-
-def cross_validated_regret(
-    features: Sequence[torch.Tensor], angles: Sequence[torch.Tensor], folds: int = 5, epochs: int = 30
-) -> float:
-    """`regret` on pools that the scorer has not seen: geometric mean over the folds."""
     logs = []
-    for k in range(folds):
-        seen = [i for i in range(len(features)) if i % folds != k]
-        scorer = fit_scorer([features[i] for i in seen], [angles[i] for i in seen], epochs)
-        held_out = range(k, len(features), folds)
-        logs.append(np.log(regret(scorer, [features[i] for i in held_out], [angles[i] for i in held_out])))
-    return float(np.exp(np.mean(logs)))
+    for pool in pools:
+        angles = pool.angles
+        logs.append((angles[scorer(pool.descriptions).mean(0).argmin()] / angles.min()).log())
+    return float(torch.stack(logs).mean().exp())
 
 
-def _loss(scores: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class BlendingTask:
+    """Proposals and the true spectra (R, B) of unit norm, in their order; k of the R endmembers were given."""
+
+    proposals: Proposals
+    truth: torch.Tensor
+    given: int
+
+
+def blending_tasks(pools: Sequence[SimulatedPool], scorer: SmallNetworks, seed: int = 0) -> list[BlendingTask]:
+    """For each pool the blind task, twice that of correcting all endmembers, and once that of correcting some.
+
+    Args:
+        pools: of simulated scenes.
+        scorer: that ranks the candidates.
+        seed: of the errors of the approximate spectra.
+
+    Returns:
+        The tasks.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tasks = []
+    for pool in tqdm(pools, desc="proposals"):
+        rank = len(pool.endmembers)
+        for given in (0, rank, rank, int(torch.randint(1, rank, (), generator=generator))):
+            truth = unit_rows(pool.endmembers[torch.randperm(rank, generator=generator)])
+            proposals = pool.proposals(scorer, misjudged(truth[:given], generator) if given else None)
+            rest = match_endmembers(proposals.spectra[1, given:], truth[given:])
+            tasks.append(BlendingTask(proposals, torch.cat([truth[:given], truth[given:][rest]]).float(), given))
+    return tasks
+
+
+def misjudged(endmembers: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Endmembers (R, B) turned by smooth curves over the bands: by 1 to 9 degrees, in one scene of seven by less.
+
+    Args:
+        endmembers: (R, B) of unit norm.
+        generator: source of randomness.
+
+    Returns:
+        (R, B), non-negative.
+    """
+    draws = Draws(generator)
+    degrees = draws.scalars.uniform(0, 1) if draws.scalars.random() < 0.15 else draws.scalars.uniform(1, 9)
+    count, bands = endmembers.shape
+    curves = random_curves(count, torch.linspace(0, 1, bands), draws, draws.scalars.uniform(0.05, 0.3)).to(endmembers)
+    level = endmembers if draws.scalars.random() < 0.7 else endmembers.mean(1, keepdim=True)
+    curves = curves * level
+    curves = unit_rows(curves - (curves * endmembers).sum(1, keepdim=True) * endmembers)
+    angle = torch.deg2rad(degrees * (0.3 * draws.normal(count, 1)).exp()).to(endmembers)
+    return (angle.cos() * endmembers + angle.sin() * curves).clamp_min(0)
+
+
+def fit_blender(tasks: Sequence[BlendingTask], epochs: int = 15, seed: int = 0, members: int = 4) -> SmallNetworks:
+    """Train the network that weighs proposals: the loss is the logarithm of the mean angle of the weighted mean.
+
+    Args:
+        tasks: from `blending_tasks`.
+        epochs: passes over them.
+        seed: of initial weights, order and dropout.
+        members: number of networks, each trained on its own.
+
+    Returns:
+        The blender.
+    """
+    torch.manual_seed(seed)
+    blender = SmallNetworks(NUM_PROPOSAL_FEATURES, members, (48, 48), dropout=0.1)
+    _standardise(blender, torch.cat([one.proposals.features[one.proposals.allowed] for one in tasks]), 0.05)
+    optimizer = torch.optim.AdamW(blender.members.parameters(), lr=3e-3, weight_decay=0.05)
+    steps = epochs * -(-len(tasks) // 16)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    for _ in tqdm(range(epochs), desc="blender"):
+        for batch in torch.randperm(len(tasks)).split(16):
+            losses = [(blending_angles(blender, tasks[i]) + _LEAST_ANGLE).log().sum() for i in batch.tolist()]
+            loss = torch.stack(losses).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return blender.eval()
+
+
+def blending_angles(blender: SmallNetworks, task: BlendingTask) -> torch.Tensor:
+    """(M,) mean spectral angle to the truth of what each of the M members makes of the proposals, radians."""
+    weights = proposal_weights(task.proposals, blender)
+    mean = torch.einsum("mir,irb->mrb", weights, task.proposals.spectra.float())
+    return spectral_angle(mean, task.truth).mean(1)
+
+
+@torch.no_grad()
+def blending_gain(blender: SmallNetworks, tasks: Sequence[BlendingTask]) -> dict[str, tuple[float, float]]:
+    """Angles (radians, geometric means) by kind of task: of what there was, and of the weighted mean.
+
+    Args:
+        blender: the network.
+        tasks: from `blending_tasks`.
+
+    Returns:
+        By "blind", "some given" and "all given": the angle of the approximate spectra (of the candidate that ranks
+        first, where none is given), and the angle of what all members together make of the proposals.
+    """
+    logs: dict[str, list[torch.Tensor]] = {}
+    for task in tasks:
+        kind = "blind" if task.given == 0 else "all given" if task.given == len(task.truth) else "some given"
+        weights = proposal_weights(task.proposals, blender).mean(0)
+        mean = torch.einsum("ir,irb->rb", weights, task.proposals.spectra.float())
+        angles = [spectral_angle(one, task.truth).mean() for one in (task.proposals.spectra[0].float(), mean)]
+        logs.setdefault(kind, []).append(torch.stack(angles).clamp_min(1e-4).log())
+    return {kind: tuple(torch.stack(rows).mean(0).exp().tolist()) for kind, rows in logs.items()}
+
+
+def _standardise(networks: SmallNetworks, features: torch.Tensor, least: float) -> None:
+    networks.mean.copy_(features.mean(0))
+    networks.std.copy_(features.std(0) + least)
+
+
+def _ranking_loss(scores: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     excess = (angles / angles.min()).log().float()  # [C]
     expected = (torch.softmax(-scores, 1) * excess).sum(1)
     gap = excess[:, None] - excess
@@ -143,14 +331,3 @@ def _scene(
         except ValueError:  # a library with too few spectra of the recipe
             pass
     return simulator(generator, dead_pixels=False)
-
-
-def _load(path: Path) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    if not path.exists():
-        return [], []
-    with np.load(path, allow_pickle=False) as archive:
-        lengths = archive["lengths"].tolist()
-        features, angles = torch.from_numpy(archive["features"]), torch.from_numpy(archive["angles"])
-    if features.shape[1] != NUM_FEATURES:
-        raise ValueError(f"{path} holds descriptions of {features.shape[1]} numbers, not {NUM_FEATURES}: remove it.")
-    return list(features.split(lengths)), list(angles.split(lengths))

@@ -54,6 +54,7 @@ def validate(
     snr_db: Sequence[float] = (10.0, 20.0, 30.0),
     by_number: bool = False,
     tracks: Sequence[str] = ("given", "perturbed"),
+    **settings: Any,
 ) -> list[dict[str, Any]]:
     """Median errors by track and SNR.
 
@@ -64,6 +65,7 @@ def validate(
         snr_db: noise levels.
         by_number: one record for each number of endmembers instead of one for all.
         tracks: of the benchmark.
+        **settings: further arguments of the pipeline, like `num_inference_steps`.
 
     Returns:
         One record per track and SNR: medians over the scenes of the abundance RMSE of non-negative least squares, of
@@ -74,7 +76,7 @@ def validate(
     pipe.set_progress_bar_config(disable=True)
     number = {scene.name: len(scene.endmembers) if by_number else None for scene in scenes}
     cells: dict[tuple[str, float | None, int | None], list[Score]] = {}
-    for score in run(pipe, scenes, tracks, snr_db, seeds=(0,)):
+    for score in run(pipe, scenes, tracks, snr_db, seeds=(0,), **settings):
         cells.setdefault((score.track, score.snr_db, number[score.scene]), []).append(score)
     records = []
     for (track, level, rank), cell in cells.items():

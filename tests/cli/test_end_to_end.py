@@ -64,7 +64,7 @@ def test_verbose_says_how(checkpoint, scene, monkeypatch, capsys):
         "bands are used; masked: ",
         " nm",
         "noise: ",
-        "extracted by ",
+        "extracted, mostly by ",
         "estimated",
         "brightness: ",
         "steps: 2",

@@ -9,7 +9,8 @@ import torch
 import hsunmix
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.data import Cube, SpectralLibrary
-from hsunmix.evaluation import evaluate
+from hsunmix.evaluation import evaluate, perturb_endmembers
+from hsunmix.physics import spectral_angle
 from hsunmix.simulation import SceneSimulator, even_sensor
 
 from .tiny import tiny_inputs, tiny_pipeline
@@ -149,6 +150,43 @@ def test_known_and_unknown_endmembers_together(pipe):
     cosine = (out.endmembers[0, :2] * truth).sum(1)
     cosine = cosine / np.linalg.norm(truth, axis=1) / np.linalg.norm(out.endmembers[0, :2], axis=1)
     np.testing.assert_allclose(cosine, 1, atol=1e-5)
+
+
+def turned(scene, degrees=5.0):
+    return perturb_endmembers(scene.endmembers.numpy(), degrees)
+
+
+def test_approximate_spectra_are_corrected_by_what_the_scene_shows(pipe):
+    scene = simulate(rank=4, snr_db=35.0, height=40, width=40)
+    out = pipe(scene.cube, endmembers=turned(scene))
+    start = scored(scene, out.coarse_endmembers[0], out.coarse_abundances[0])
+    assert list(start["order"]) == [0, 1, 2, 3]
+    assert start["sad"] < 0.5 * np.deg2rad(5.0)
+    assert scored(scene, out.endmembers[0], out.abundances[0])["sad"] < 0.5 * np.deg2rad(5.0)
+    np.testing.assert_allclose(
+        np.linalg.norm(out.coarse_endmembers[0], axis=1), scene.endmembers.norm(dim=1), rtol=1e-4
+    )
+
+
+def test_too_few_pixels_leave_approximate_spectra_alone(pipe, caplog):
+    scene = simulate(rank=3, snr_db=35.0, height=7, width=8)
+    given = turned(scene)
+    with caplog.at_level(logging.INFO, logger="hsunmix"):
+        out = pipe(scene.cube, endmembers=given, num_inference_steps=0)
+    assert "not corrected" in caplog.text
+    np.testing.assert_allclose(out.coarse_endmembers[0], given, rtol=1e-5)
+    same = np.broadcast_to(given[0], (30, 30, given.shape[1]))
+    out = pipe(np.ascontiguousarray(same), endmembers=given, num_inference_steps=0)
+    np.testing.assert_allclose(out.coarse_endmembers[0], given, rtol=1e-5)
+
+
+def test_exact_spectra_stay_beside_approximate_ones(pipe):
+    scene = simulate(rank=4, snr_db=35.0, height=40, width=40)
+    exact = scene.endmembers[:2].numpy()
+    out = pipe(scene.cube, fixed_endmembers=exact, endmembers=turned(scene)[2:], ensemble_size=2)
+    np.testing.assert_allclose(out.endmembers[0][:2], exact, rtol=1e-5)
+    angles = spectral_angle(scene.endmembers, torch.from_numpy(out.coarse_endmembers[0]))
+    assert (angles[2:] < 0.6 * np.deg2rad(5.0)).all()
 
 
 def test_library_on_other_bands(pipe):

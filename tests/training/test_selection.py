@@ -1,57 +1,109 @@
-"""The network that chooses among candidate endmember sets: its data, its training, its file."""
+"""The networks that rank and weigh candidate endmember sets: their data, their training, their files."""
+
+import shutil
 
 import pytest
 import torch
 
+from hsunmix.endmembers.blending import NUM_PROPOSAL_FEATURES, bundled_blender
 from hsunmix.endmembers.candidates import Candidate
+from hsunmix.endmembers.networks import SmallNetworks
 from hsunmix.endmembers.scene import prepare_scene
 from hsunmix.endmembers.selection import (
     NUM_FEATURES,
-    CandidateScorer,
     bundled_scorer,
     describe_candidates,
     measure_candidates,
 )
+from hsunmix.physics import spectral_angle, unit_rows
 from hsunmix.training import selection
 
 from ..endmembers.test_extraction import make_cube, make_spectra
 
 
 @pytest.fixture(scope="module")
-def pools(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pools") / "pools.npz"
-    selection.simulated_pools([], 2, path, size=16)
-    return *selection.simulated_pools([], 4, path, size=16), path  # goes on from the two
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pools")
+    selection.simulated_pools([], 4, folder, size=16)
+    return folder
 
 
-def test_interrupted_simulation_goes_on_with_the_same_scenes(pools, tmp_path):
-    features, angles, _ = pools
-    whole, other = selection.simulated_pools([], 4, tmp_path / "whole.npz", size=16)
-    assert [f.shape for f in features] == [f.shape for f in whole] == [(len(a), NUM_FEATURES) for a in angles]
-    for a, b in zip(angles, other, strict=True):  # the last bits of sums depend on where memory lies
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+@pytest.fixture(scope="module")
+def pools(folder):
+    return selection.simulated_pools([], 4, folder, size=16)
+
+
+def test_interrupted_simulation_goes_on_with_the_same_scenes(folder, pools, tmp_path):
+    shutil.copy(folder / "0000001.npz", tmp_path)
+    kept = (tmp_path / "0000001.npz").stat().st_mtime_ns
+    others = selection.simulated_pools([], 4, tmp_path, size=16)
+    assert (tmp_path / "0000001.npz").stat().st_mtime_ns == kept
+    for one, other in zip(pools, others, strict=True):
+        assert one.descriptions.shape == (len(one.points), NUM_FEATURES)
+        torch.testing.assert_close(one.endmembers, other.endmembers)
+        # the last bits of sums depend on where memory lies
+        torch.testing.assert_close(one.angles, other.angles, rtol=1e-3, atol=1e-4)
+
+
+def test_one_scene_in_ten_has_little_noise(tmp_path):
+    noise = [selection.simulated_pools([], 1, tmp_path, seed, size=16)[0].kind[2] for seed in (8, 9)]
+    assert noise[1] < noise[0] - 1
 
 
 def test_training_lowers_the_regret(pools):
-    features, angles, _ = pools
-    before = selection.regret(selection.fit_scorer(features, angles, epochs=0), features, angles)
-    after = selection.regret(selection.fit_scorer(features, angles, epochs=20), features, angles)
+    before = selection.regret(selection.fit_scorer(pools, epochs=0), pools)
+    after = selection.regret(selection.fit_scorer(pools, epochs=20), pools)
     assert 1.0 <= after < before
 
 
-def test_kept_descriptions_of_another_kind_are_refused(pools, monkeypatch):
+def test_training_lowers_the_angle_of_the_weighted_mean(pools):
+    tasks = selection.blending_tasks(pools, bundled_scorer())
+    before, after = (
+        selection.blending_gain(selection.fit_blender(tasks, epochs, members=1), tasks) for epochs in (0, 20)
+    )
+    assert set(before) == {"blind", "some given", "all given"}
+    for kind in before:
+        assert after[kind][0] == before[kind][0] and after[kind][1] < before[kind][1]
+
+
+def test_tasks_hold_the_truth_in_the_order_of_the_proposals(pools):
+    for task in selection.blending_tasks(pools, bundled_scorer()):
+        rank, angles = len(task.truth), spectral_angle(task.truth[:, None], task.proposals.spectra[1].float()[None])
+        assert task.proposals.spectra.shape[1] == rank and task.proposals.allowed[:2].sum() == 2 * task.given
+        assert angles.diagonal().mean() <= angles.mean()
+        given = task.proposals.spectra[0, : task.given].float()
+        assert (spectral_angle(given, task.truth[: task.given]) < 0.5).all()
+
+
+def test_misjudged_spectra_are_off_by_a_few_degrees():
+    endmembers = unit_rows(make_spectra(5, 60).double())
+    generator = torch.Generator().manual_seed(0)
+    angles = torch.stack([spectral_angle(endmembers, selection.misjudged(endmembers, generator)) for _ in range(60)])
+    assert angles.max() < 0.4 and angles.mean() > 0.05  # up to 9 degrees, times a factor
+    assert (angles.amax(1) < 0.04).any()  # nearly exact ones
+
+
+def test_kept_descriptions_of_another_kind_are_refused(folder, monkeypatch):
     monkeypatch.setattr(selection, "NUM_FEATURES", NUM_FEATURES + 1)
     with pytest.raises(ValueError, match="remove it"):
-        selection.simulated_pools([], 4, pools[2], size=16)
+        selection.simulated_pools([], 4, folder, size=16)
 
 
-def test_file_of_a_scorer(tmp_path):
+@pytest.mark.parametrize("hidden", [(8,), (8, 6)])
+def test_file_of_networks(tmp_path, hidden):
     torch.manual_seed(0)
-    scorer = CandidateScorer(members=3, width=8).eval()
-    scorer.mean.uniform_()
-    scorer.save(tmp_path / "scorer.safetensors")
+    networks = SmallNetworks(NUM_FEATURES, members=3, hidden=hidden).eval()
+    networks.mean.uniform_()
+    networks.save(tmp_path / "networks.safetensors")
     x = torch.randn(5, NUM_FEATURES)
-    torch.testing.assert_close(CandidateScorer.load(tmp_path / "scorer.safetensors")(x), scorer(x))
+    loaded = SmallNetworks.load(tmp_path / "networks.safetensors")
+    assert len(loaded.members) == 3
+    torch.testing.assert_close(loaded(x), networks(x))
+
+
+def test_bundled_networks_fit_the_descriptions_of_this_version():
+    assert len(bundled_scorer().mean) == NUM_FEATURES
+    assert len(bundled_blender().mean) == NUM_PROPOSAL_FEATURES
 
 
 def test_scores_belong_to_the_sets_whatever_their_order():

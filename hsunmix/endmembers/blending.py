@@ -1,0 +1,202 @@
+"""One endmember set out of many proposals: candidates extracted from the scene, and approximate spectra from the user.
+
+No candidate is the best in all of its endmembers, and where many good ones differ, their mean is better than most of
+them (stacking: Wolpert, Neural Networks 1992). How far approximate spectra are from the subspace of the scene, and how
+far they are from what was extracted, tells which of the two to believe. A small network, trained on simulated scenes
+(`hsunmix.training.selection`), gives every proposal for every endmember a weight.
+
+Where archetypes rank first, the pixels are a cloud about their simplex, and other archetypes are other local optima of
+the same fit: there the first one alone stands against the approximate spectra. (Means of several were 6 % better on
+such simulated scenes, but up to twice as bad on Jasper Ridge.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ..physics import spectral_angle, unit_rows
+from .candidates import METHODS, Candidate
+from .matching import match_endmembers
+from .networks import SmallNetworks
+from .scene import ScenePoints
+from .selection import NUM_FEATURES, Ranking
+from .subspace import SignalSubspace
+
+_BEST, _NEAREST = 24, 8  # candidates that count: those of the best scores, and those nearest to approximate spectra
+_LEAST_ANGLE = 1e-3  # radians: nearer is the same
+_TEMPERATURE = 0.5  # of the scores, for the consensus of the candidates
+NUM_PROPOSAL_FEATURES = 29 + NUM_FEATURES
+"""Length of the description of a proposal."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """I proposals for R endmembers: approximate spectra, the same on the signal subspace, then candidates.
+
+    Attributes:
+        spectra: (I, R, B) of unit norm, float64, the endmembers in one order.
+        allowed: (I, R) bool; the first two proposals exist for the first k endmembers only, k spectra being given.
+        features: (I, R, F) descriptions, float64.
+        candidates: (I - 2,) indices into the pool.
+    """
+
+    spectra: torch.Tensor
+    allowed: torch.Tensor
+    features: torch.Tensor
+    candidates: list[int]
+
+
+def gather_proposals(
+    subspace: SignalSubspace,
+    kind: torch.Tensor,
+    pool: Sequence[Candidate],
+    ranking: Ranking,
+    approximate: torch.Tensor | None = None,
+) -> Proposals:
+    """Match the candidates of a pool to each other, or to approximate spectra, and describe what each proposes.
+
+    Args:
+        subspace: of the scene.
+        kind: (3,) `ScenePoints.kind` of the scene.
+        pool: C candidates.
+        ranking: of the pool, from `rank_candidates`.
+        approximate: (k, B) spectra of the first k endmembers, or `None`.
+
+    Returns:
+        The proposals, on the CPU.
+    """
+    spectra = torch.stack([unit_rows(subspace.lift(one.points).clamp_min(0)) for one in pool]).cpu()  # [C, R, B]
+    given, anchor, known = _references(subspace, spectra[ranking.order[0]], approximate)
+    spectra = torch.stack([one[match_endmembers(anchor, one)] for one in spectra])
+    chosen = _choose(pool, ranking, _rms(spectral_angle(spectra, anchor)) if known.any() else None)
+
+    proposed = torch.cat([given[None], anchor[None], spectra[chosen]])  # [I, R, B]
+    count, rank = proposed.shape[:2]
+    facts = torch.cat([kind.cpu()[[2, 0, 1]], torch.tensor([float(rank)]).log(), known.double().mean()[None]])
+    origin, description = _origin(pool, ranking, chosen)
+    belief = torch.softmax(-origin[2:, -2] / _TEMPERATURE, 0)
+    features = [
+        torch.cat([origin, facts.expand(count, -1)], 1)[:, None].expand(-1, rank, -1),
+        _positions(proposed, spectra[ranking.order[0]], belief, known),
+        description[:, None].expand(-1, rank, -1),
+    ]
+    allowed = torch.ones(count, rank, dtype=torch.bool)
+    allowed[:2] = known
+    return Proposals(proposed, allowed, torch.cat(features, -1), chosen)
+
+
+def _references(
+    subspace: SignalSubspace, top: torch.Tensor, approximate: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Spectra (R, B) that the candidates are compared with: approximate ones, and what of them lies in the subspace.
+
+    Where there is none, the endmember of the candidate that ranks first stands for both; and which (R,) there are.
+    """
+    known = torch.zeros(len(top), dtype=torch.bool)
+    if approximate is None:
+        return top, top, known
+    known[: len(approximate)] = True
+    projected = unit_rows(subspace.lift(subspace.project(approximate.double())).clamp_min(0)).cpu()
+    taken = set(match_endmembers(projected, top).tolist())
+    others = top[[r for r in range(len(top)) if r not in taken]]
+    return torch.cat([unit_rows(approximate.double().cpu()), others]), torch.cat([projected, others]), known
+
+
+def _choose(pool: Sequence[Candidate], ranking: Ranking, distance: torch.Tensor | None) -> list[int]:
+    """The candidates that count: the best, and those at the least distance (C,) from approximate spectra."""
+    if pool[ranking.order[0]].method == "archetypes":
+        return ranking.order[:1]
+    near = [] if distance is None else distance.argsort(stable=True)[:_NEAREST].tolist()
+    return list(dict.fromkeys(ranking.order[:_BEST] + near))
+
+
+def _origin(pool: Sequence[Candidate], ranking: Ranking, chosen: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where proposals come from and how they rank (I, 8), and their descriptions as candidates (I, F)."""
+    origin = torch.zeros(2 + len(chosen), 4 + len(METHODS), dtype=torch.float64)
+    origin[0, 0] = origin[1, 1] = 1
+    origin[range(2, len(origin)), [2 + METHODS.index(pool[k].method) for k in chosen]] = 1
+    origin[2:, -2] = ranking.scores[chosen] - ranking.scores.min()
+    origin[2:, -1] = torch.tensor(ranking.order).argsort()[chosen] / max(len(pool) - 1, 1)
+    description = torch.zeros(len(origin), NUM_FEATURES)
+    description[2:] = ranking.descriptions.cpu()[chosen]
+    return origin, description
+
+
+def _positions(proposed: torch.Tensor, top: torch.Tensor, belief: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """How proposals (I, R, B) lie to the references, to the best candidate and to the consensus: (I, R, 16).
+
+    For one endmember and over all of them; then, alike for all proposals, how much there is to decide.
+    """
+    given, anchor = proposed[:2]
+    count, rank = proposed.shape[:2]
+    consensus = unit_rows((belief[:, None, None] * proposed[2:]).sum(0))
+    spread = (belief[:, None] * spectral_angle(proposed[2:], consensus).square()).sum(0).sqrt()
+    angles = torch.stack([spectral_angle(proposed, one) for one in (given, anchor, top, consensus)], -1)  # [I, R, 4]
+    off, moved = spectral_angle(given, anchor), angles[1, :, 2]  # from the subspace, and within it
+    apart = (spectral_angle(anchor[:, None], anchor[None]) + torch.pi * torch.eye(rank)).amin(1)
+    whole = [_rms(angles[:, known, k]) for k in (0, 1)] + [_rms(angles[..., k]) for k in (2, 3)]
+    own = torch.stack([known.double(), _log(off), _log(spread), _log(apart), _log(moved)], -1)
+    means = _log(torch.stack([_rms(one) for one in (off[known], spread, moved)]))
+    return torch.cat(
+        [
+            _log(angles),
+            _log(torch.stack(whole, -1))[:, None].expand(count, rank, -1),
+            torch.cat([own, means.expand(rank, -1)], -1).expand(count, rank, -1),
+        ],
+        -1,
+    )
+
+
+def proposal_weights(proposals: Proposals, blender: SmallNetworks) -> torch.Tensor:
+    """Weights (M, I, R) of the proposals by the M members of a blender; those for one endmember add up to one."""
+    return torch.softmax(-blender(proposals.features).masked_fill(~proposals.allowed, torch.inf), 1)
+
+
+@lru_cache(maxsize=1)
+def bundled_blender() -> SmallNetworks:
+    """The weights that come with the package; in float64, so that last bits of the candidates stay last bits."""
+    return SmallNetworks.load(Path(__file__).with_name("blender.safetensors")).double()
+
+
+@torch.no_grad()
+def blend(
+    scene: ScenePoints,
+    pool: Sequence[Candidate],
+    ranking: Ranking,
+    approximate: torch.Tensor | None = None,
+    blender: SmallNetworks | None = None,
+) -> tuple[torch.Tensor, str]:
+    """The weighted mean of all proposals.
+
+    Args:
+        scene: the pixels.
+        pool: C candidates.
+        ranking: of the pool, from `rank_candidates`.
+        approximate: (k, B) spectra of the first k endmembers, or `None`.
+        blender: the bundled one when `None`.
+
+    Returns:
+        `(spectra, method)`: (R, B) of unit norm, float64, on the device of the scene; and what proposed the candidates
+        of the largest weight.
+    """
+    proposals = gather_proposals(scene.subspace, scene.kind, pool, ranking, approximate)
+    weights = proposal_weights(proposals, blender or bundled_blender()).mean(0).double()
+    spectra = unit_rows((weights[..., None] * proposals.spectra).sum(0)).to(scene.raw.device)
+    shares = {name: 0.0 for name in METHODS}
+    for k, weight in zip(proposals.candidates, weights[2:].sum(1).tolist(), strict=True):
+        shares[pool[k].method] += weight
+    return spectra, max(shares, key=lambda name: shares[name])
+
+
+def _rms(angles: torch.Tensor) -> torch.Tensor:
+    """Root mean square over the last axis; 0 where it is empty."""
+    return angles.square().sum(-1).div(max(angles.shape[-1], 1)).sqrt()
+
+
+def _log(angles: torch.Tensor) -> torch.Tensor:
+    return angles.clamp_min(_LEAST_ANGLE).log()

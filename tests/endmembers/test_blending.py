@@ -1,0 +1,118 @@
+"""Endmembers as weighted means of candidates and of approximate spectra."""
+
+import pytest
+import torch
+
+from hsunmix.endmembers import extract_endmembers, match_endmembers
+from hsunmix.endmembers.blending import blend, bundled_blender, gather_proposals, proposal_weights
+from hsunmix.endmembers.candidates import METHODS, Candidate, propose
+from hsunmix.endmembers.scene import prepare_scene
+from hsunmix.endmembers.selection import rank_candidates
+from hsunmix.evaluation.metrics import perturb_endmembers
+from hsunmix.physics import spectral_angle
+
+from .test_extraction import make_cube, make_spectra, seeded
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Points, pool and ranking of a scene without pure pixels, and its endmembers."""
+    spectra = make_spectra(4, 60)
+    cube, _ = make_cube(spectra, purity=0.8, snr_db=30)
+    scene = prepare_scene(cube, 4, torch.full((60,), 0.01), torch.ones(cube.shape[:2], dtype=torch.bool))
+    pool = propose(scene, METHODS, seeded(), num_starts=8)
+    return scene, pool, rank_candidates(scene, pool, seeded()), spectra.double()
+
+
+def turned(spectra: torch.Tensor, degrees: float, seed: int = 1) -> torch.Tensor:
+    return torch.from_numpy(perturb_endmembers(spectra.numpy(), degrees, seed))
+
+
+def test_weights_are_shares_of_what_is_there(mixed):
+    scene, pool, ranking, spectra = mixed
+    proposals = gather_proposals(scene.subspace, scene.kind, pool, ranking, spectra[:2])
+    weights = proposal_weights(proposals, bundled_blender())
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights), 4, dtype=torch.float64))
+    assert (weights[:, ~proposals.allowed] == 0).all() and (weights[:, :2, :2] > 0).all()
+    assert torch.isfinite(proposals.features).all()
+
+
+def test_approximate_spectra_move_toward_the_truth(mixed):
+    scene, pool, ranking, spectra = mixed
+    for seed in range(3):
+        given = turned(spectra, 5, seed)
+        found, _ = blend(scene, pool, ranking, given)
+        assert (spectral_angle(found, spectra) < 0.6 * spectral_angle(given, spectra)).all()
+
+
+def test_exact_spectra_stay(mixed):
+    scene, pool, ranking, spectra = mixed
+    found, _ = blend(scene, pool, ranking, spectra)
+    assert spectral_angle(found, spectra).max() < 0.02
+
+
+def test_foreign_spectra_do_not_drag_the_others_along(mixed):
+    scene, pool, ranking, spectra = mixed
+    given = torch.cat([make_spectra(1, 60, seed=9).double(), turned(spectra[1:], 2)])
+    found, _ = blend(scene, pool, ranking, given)
+    assert spectral_angle(found[1:], spectra[1:]).max() < 0.06
+
+
+def test_given_spectra_lead_and_their_order_is_kept(mixed):
+    scene, pool, ranking, spectra = mixed
+    order = torch.tensor([2, 0, 3, 1])
+    given = turned(spectra, 3)
+    plain, _ = blend(scene, pool, ranking, given)
+    permuted, _ = blend(scene, pool, ranking, given[order])
+    torch.testing.assert_close(permuted, plain[order])
+    some, _ = blend(scene, pool, ranking, given[order[:2]])
+    assert spectral_angle(some[:2], spectra[order[:2]]).max() < 0.06
+    assert sorted(match_endmembers(spectra, some).tolist()) == [0, 1, 2, 3]
+
+
+def test_order_within_candidates_does_not_matter(mixed):
+    scene, pool, ranking, _ = mixed
+    flipped = [Candidate(one.points.flip(0) if k else one.points, one.method) for k, one in enumerate(pool)]
+    torch.testing.assert_close(
+        _sorted(blend(scene, pool, ranking)[0]), _sorted(blend(scene, flipped, ranking)[0]), atol=1e-6, rtol=1e-6
+    )
+
+
+def _sorted(spectra: torch.Tensor) -> torch.Tensor:
+    return spectra[spectra[:, 0].argsort()]
+
+
+def test_where_archetypes_rank_first_the_first_stands_alone():
+    spectra = make_spectra(3, 60)
+    cube, _ = make_cube(spectra, snr_db=20, brightness=0.2)
+    scene = prepare_scene(cube, 3, torch.full((60,), 0.05), torch.ones(cube.shape[:2], dtype=torch.bool))
+    pool = propose(scene, ("archetypes",), seeded(), num_starts=6)
+    ranking = rank_candidates(scene, pool, seeded())
+    found, method = blend(scene, pool, ranking)
+    assert method == "archetypes"
+    best = scene.subspace.lift(pool[ranking.order[0]].points).clamp_min(0)
+    torch.testing.assert_close(spectral_angle(found, best), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_corrected_spectra_keep_their_scale_and_lead():
+    spectra = make_spectra(4, 60)
+    cube, _ = make_cube(spectra, purity=0.8, snr_db=35)
+    given = 3.0 * turned(spectra[:2].double(), 4).float()
+    found = extract_endmembers(cube, 4, generator=seeded(), approximate=given)
+    torch.testing.assert_close(found.endmembers[:2].norm(dim=1), given.norm(dim=1))
+    assert spectral_angle(found.endmembers[:2], spectra[:2]).max() < 0.04
+    assert found.endmembers.shape == (4, 60) and (found.endmembers >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(method="vca"), "leave `method`"),
+        (dict(approximate=torch.rand(4, 8)), "`approximate` has shape"),
+        (dict(approximate=torch.rand(2, 7)), "`approximate` has shape"),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = dict(cube=torch.rand(6, 6, 8, generator=seeded()), num_endmembers=3, approximate=torch.rand(3, 8))
+    with pytest.raises(ValueError, match=message):
+        extract_endmembers(**(arguments | change))
