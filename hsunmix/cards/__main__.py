@@ -31,7 +31,9 @@ def rendered(root: Path) -> dict[Path, str]:
         files[checkpoint / "README.md"] = render(facts.parent, checkpoint)
     found = read_measurements(root / "model_cards" / "results", root / "hsunmix" / "checkpoints" / "base")
     readme = root / "README.md"
-    files[readme] = fill_readme(readme.read_text(encoding="utf-8"), found)
+    files[readme] = fill_readme(
+        readme.read_text(encoding="utf-8"), found, root / "model_cards" / "peers" / "measured.json"
+    )
     return files
 
 

@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder for the pictures")
     args = parser.parse_args()
     pipe = load_pipeline(args.checkpoint, "cpu", quiet=True)
+    args.pictures.mkdir(parents=True, exist_ok=True)
     records = []
     for case in CASES:
         record, maps = measure(pipe, case)

@@ -18,12 +18,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from safetensors.torch import load_file
 
+from ..endmembers.networks import bundled_sha256
 from ..evaluation import benchmark
 from ..evaluation.benchmark import Score
 from ..hub import NETWORKS
 from .bundled import MARK, TAGS, WEIGHTS
 
-BENCHMARKS = ("real", "synthetic", "simulated")  # results/NAME.json of `hsunmix benchmark`
+BENCHMARKS = ("real", "synthetic", "simulated", "library")  # results/NAME.json of `hsunmix benchmark`
 
 
 @dataclass
@@ -58,6 +59,7 @@ def read_measurements(folder: Path, checkpoint: Path) -> Measurements:
         OSError: one is missing.
     """
     digests = {name: hashlib.sha256((checkpoint / name / WEIGHTS).read_bytes()).hexdigest() for name in NETWORKS}
+    digests |= bundled_sha256()
     content = {}
     for name in (*BENCHMARKS, "held_out", "failures"):
         path = folder / f"{name}.json"
@@ -223,12 +225,40 @@ def _failures(cases: list[dict[str, Any]], pictures: str) -> str:
     return "\n\n".join(text)
 
 
-def fill_readme(text: str, found: Measurements) -> str:
-    """README with its two tables of results replaced, each between its HTML comments.
+def peer_table(found: Measurements, peers: Path) -> str:
+    """Markdown: the best of the other methods where they were measured, and what was measured here.
+
+    Args:
+        found: the results.
+        peers: JSON file of records `scene`, `track`, `snr_db`, `method`, `rmse` and `sad` (radians, or `None`).
+
+    Returns:
+        The table.
+
+    Raises:
+        KeyError: a cell of the file was not measured here.
+    """
+    cells = benchmark.cells(found.scenes)
+    lines = [
+        "| scene | track | SNR | best other method | RMSE / SAD | hsunmix RMSE / SAD |",
+        "|---|---|---|---|---|---|",
+    ]
+    for peer in json.loads(peers.read_text(encoding="utf-8")):
+        cell = cells[peer["scene"], peer["track"], peer["snr_db"]]
+        other = f"{peer['rmse']:.3f}" + ("" if peer["sad"] is None else f" / {peer['sad']:.3f}")
+        ours = f"{benchmark.median(cell, 'refined_rmse'):.3f} / {benchmark.median(cell, 'refined_sad'):.3f}"
+        about = [peer["scene"], peer["track"], benchmark.noise_name(peer["snr_db"]), peer["method"]]
+        lines.append("| " + " | ".join([*about, other, ours]) + " |")
+    return "\n".join(lines)
+
+
+def fill_readme(text: str, found: Measurements, peers: Path) -> str:
+    """README with its tables of results replaced, each between its HTML comments.
 
     Args:
         text: README.md.
         found: the results.
+        peers: of `peer_table`.
 
     Returns:
         The new text.
@@ -236,7 +266,8 @@ def fill_readme(text: str, found: Measurements) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    for name, table in (("scenes", scene_table(found)), ("held-out", held_out_table(found))):
+    tables = {"peers": peer_table(found, peers), "scenes": scene_table(found), "held-out": held_out_table(found)}
+    for name, table in tables.items():
         begin, end = f"<!-- results: {name} -->\n", f"\n<!-- end of results: {name} -->"
         before, found_begin, rest = text.partition(begin)
         _, found_end, after = rest.partition(end)

@@ -211,11 +211,17 @@ def measurement(pipe: Any, args: argparse.Namespace, runs: list[dict[str, Any]])
     Returns:
         Settings (files by name only), versions, the fingerprints of the weights, and the runs.
     """
+    from hsunmix.endmembers.networks import bundled_sha256
     from hsunmix.hub import weights_sha256
 
     about_the_machine = {"run", "argv", "output", "option_names", "pictures", "overwrite", "quiet", "verbose", "debug"}
     settings = {key: _without_folders(value) for key, value in vars(args).items() if key not in about_the_machine}
-    return {"settings": settings, "versions": versions(), "weights": weights_sha256(pipe), "runs": runs}
+    return {
+        "settings": settings,
+        "versions": versions(),
+        "weights": weights_sha256(pipe) | bundled_sha256(),
+        "runs": runs,
+    }
 
 
 def _without_folders(value: Any) -> Any:

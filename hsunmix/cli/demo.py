@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     say(
         f"simulated scene: {height} x {width} pixels, {bands} bands ({low:.0f} to {high:.0f} nm), "
         f"{args.num_endmembers} endmembers, {args.snr:g} dB, seed {args.seed}; "
-        + ("nothing known but their number" if args.blind else "known spectra are 5 degrees off")
+        + ("nothing known but their number" if args.blind else "known spectra are 5 degrees (0.087 rad) off")
     )
     known = {} if args.blind else {"endmembers": perturb_endmembers(scene["endmembers"], 5.0, args.seed)}
     output = pipe(

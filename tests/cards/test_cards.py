@@ -18,8 +18,10 @@ from hsunmix import SemiBlindUnmixingPipeline, bundled_checkpoint
 from hsunmix.cards import MARK, bundled_card, plain_card
 from hsunmix.cards.__main__ import main, rendered
 from hsunmix.cards.failures import CASES, measure
-from hsunmix.cards.released import eval_results, fill_readme, read_measurements, weaknesses
+from hsunmix.cards.released import eval_results, fill_readme, peer_table, read_measurements, weaknesses
 from hsunmix.cli.common import measurement
+from hsunmix.endmembers.networks import bundled_sha256
+from hsunmix.evaluation import benchmark
 from hsunmix.evaluation.benchmark import Score
 from hsunmix.hub import NETWORKS, weights_sha256
 from tests.hub.loopback import metadata_errors
@@ -29,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 CHECKPOINT = Path(bundled_checkpoint("base"))
 SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", ROOT / ".." / "shared" / "data"))
 RESULTS = ROOT / "model_cards" / "results"
+PEERS = ROOT / "model_cards" / "peers" / "measured.json"
 
 
 @pytest.fixture
@@ -97,8 +100,20 @@ def test_results_of_other_weights_are_refused(tree, capsys):
 
 
 def test_markers_of_the_readme_are_needed(found):
-    with pytest.raises(ValueError, match="results: scenes"):
-        fill_readme("# nothing\n", found)
+    with pytest.raises(ValueError, match="results: peers"):
+        fill_readme("# nothing\n", found, PEERS)
+
+
+def test_other_methods_stand_beside_what_was_measured_here(found, tmp_path):
+    table = peer_table(found, PEERS)
+    assert table.count("\n") == 1 + len(json.loads(PEERS.read_text()))
+    cell = benchmark.cells(found.scenes)["samson", "blind", None]
+    assert f"| {benchmark.median(cell, 'refined_rmse'):.3f} / " in table
+    (tmp_path / "peers.json").write_text(
+        json.dumps([dict(scene="mars", track="blind", snr_db=None, method="x", rmse=0.1, sad=None)])
+    )
+    with pytest.raises(KeyError, match="mars"):
+        peer_table(found, tmp_path / "peers.json")
 
 
 def test_metadata(card, found):
@@ -195,8 +210,9 @@ def test_measurements_name_no_folder(tmp_path):
     content = measurement(pipe, args, [])
     assert content["settings"] == {"scenes": ["scene.hdr"], "library": "scene.hdr", "snr": ["inf"], "seeds": 5}
     pipe.save_pretrained(tmp_path)
-    for name, digest in content["weights"].items():
-        file = tmp_path / name / "diffusion_pytorch_model.safetensors"
+    assert content["weights"].items() > bundled_sha256().items() and set(bundled_sha256()) == {"blender", "scorer"}
+    for name in NETWORKS:
+        digest, file = content["weights"][name], tmp_path / name / "diffusion_pytorch_model.safetensors"
         assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
     for path in RESULTS.glob("*.json"):
         assert "/" not in json.dumps(json.loads(path.read_text())["settings"]), path.name

@@ -1,0 +1,81 @@
+"""The benchmark protocol: what each track gives away, what least squares starts from, how runs are grouped."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hsunmix.cli.main import main
+from hsunmix.data import read_library, write_library
+from hsunmix.evaluation import benchmark, evaluate, perturb_endmembers
+from hsunmix.simulation import parametric_spectra
+
+from ..pipelines.tiny import tiny_pipeline
+
+BANDS = np.linspace(420.0, 2400.0, 50)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    spectra = parametric_spectra(60, torch.from_numpy(BANDS), torch.Generator().manual_seed(0)).numpy()
+    path = tmp_path_factory.mktemp("library") / "minerals"
+    return write_library(path, spectra, [f"m{i}" for i in range(60)], BANDS)
+
+
+@pytest.fixture(scope="module")
+def scene(library):
+    whole = benchmark.simulated_reference_scene(library, 3)
+    part = np.s_[:24, :24]
+    return replace(whole, cube=whole.cube[part], abundances=whole.abundances[part])
+
+
+@pytest.fixture(scope="module")
+def scores(scene):
+    pipe = tiny_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    return {one.track: one for one in benchmark.run(pipe, [scene], (*benchmark.TRACKS, "library"), [40.0], range(1))}
+
+
+def test_library_track_starts_from_spectra_of_the_library(scores, scene, library):
+    spectra = read_library(library).spectra
+    nearest = [
+        np.linalg.norm(spectra / np.linalg.norm(spectra, axis=1)[:, None] - one, axis=1).min()
+        for one in scene.endmembers / np.linalg.norm(scene.endmembers, axis=1)[:, None]
+    ]
+    assert max(nearest) < 1e-4, "the scene is not made of the library"
+    assert scores["library"].coarse_sad < 0.2 < np.pi / 2
+    with pytest.raises(ValueError, match="needs a spectral library"):
+        benchmark.run(tiny_pipeline(), [replace(scene, library=None)], ("library",), [40.0], range(1))
+
+
+def test_least_squares_starts_from_the_spectra_as_they_were_perturbed(scores, scene):
+    given = perturb_endmembers(scene.endmembers)
+    observed = benchmark.add_noise(scene.cube, 40.0)
+    truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
+    mode = scores["perturbed"].brightness
+    start = given / given.max(axis=1, keepdims=True) if mode == "free" else given
+    expected = evaluate(start, benchmark.closed_form(observed, start, mode), truth)["abundance_rmse"]
+    assert scores["perturbed"].nnls_rmse == pytest.approx(expected, rel=0.1)  # up to the level of the brightness
+    assert scores["perturbed"].coarse_sad < np.deg2rad(5) and scores["given"].coarse_sad < 1e-6
+
+
+def test_seeds_of_simulated_scenes_are_one_cell(scores):
+    blind = scores["blind"]
+    runs = [replace(blind, scene=f"simulated linear minerals {seed}", refined_rmse=0.1 * seed) for seed in (1, 2, 4)]
+    runs += [replace(blind, scene="jasper_ridge"), replace(blind, scene="dc1"), replace(blind, scene="dc2")]
+    grouped = benchmark.cells(runs)
+    assert [key[0] for key in grouped] == ["simulated linear minerals", "jasper_ridge", "dc1", "dc2"]
+    assert benchmark.median(grouped["simulated linear minerals", "blind", 40.0], "refined_rmse") == pytest.approx(0.2)
+    assert "| 0.2000 | 0.100-0.400 |" in benchmark.as_markdown(runs)
+
+
+def test_command(library, tmp_path, capsys):
+    command = ["benchmark", "--library", str(library), "--simulated", "1", "--track", "library", "--snr", "30"]
+    assert main([*command, "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    runs = json.loads((tmp_path / "out" / "benchmark.json").read_text())["runs"]
+    assert [one["track"] for one in runs] == ["library"]
+    assert "| simulated linear minerals | library | 30 dB |" in (tmp_path / "out" / "benchmark.md").read_text()
+    assert main(["benchmark", "scene.hdr", "--track", "library", "-o", str(tmp_path / "no")]) == 2
+    assert "--track library needs --library" in capsys.readouterr().err
