@@ -51,6 +51,22 @@ class Proposals:
     candidates: list[int]
 
 
+@dataclass(frozen=True)
+class Blend:
+    """The weighted mean of the proposals for R endmembers.
+
+    Attributes:
+        spectra: (R, B) of unit norm, float64.
+        spread: (R,) root mean square of the angles between proposals and their mean, weighted, radians. On simulated
+            scenes it is about as large as the error of the mean; 0 where a single proposal counts.
+        method: what proposed the candidates of the largest weight.
+    """
+
+    spectra: torch.Tensor
+    spread: torch.Tensor
+    method: str
+
+
 def gather_proposals(
     subspace: SignalSubspace,
     kind: torch.Tensor,
@@ -170,7 +186,7 @@ def blend(
     ranking: Ranking,
     approximate: torch.Tensor | None = None,
     blender: SmallNetworks | None = None,
-) -> tuple[torch.Tensor, str]:
+) -> Blend:
     """The weighted mean of all proposals.
 
     Args:
@@ -181,16 +197,17 @@ def blend(
         blender: the bundled one when `None`.
 
     Returns:
-        `(spectra, method)`: (R, B) of unit norm, float64, on the device of the scene; and what proposed the candidates
-        of the largest weight.
+        The mean.
     """
     proposals = gather_proposals(scene.subspace, scene.kind, pool, ranking, approximate)
     weights = proposal_weights(proposals, blender or bundled_blender()).mean(0).double()
-    spectra = unit_rows((weights[..., None] * proposals.spectra).sum(0)).to(scene.raw.device)
+    spectra = unit_rows((weights[..., None] * proposals.spectra).sum(0))
+    spread = (weights * spectral_angle(proposals.spectra, spectra).square()).sum(0).sqrt()
     shares = {name: 0.0 for name in METHODS}
     for k, weight in zip(proposals.candidates, weights[2:].sum(1).tolist(), strict=True):
         shares[pool[k].method] += weight
-    return spectra, max(shares, key=lambda name: shares[name])
+    method = max(shares, key=lambda name: shares[name])
+    return Blend(spectra.to(scene.raw.device), spread.to(scene.raw.device), method)
 
 
 def _rms(angles: torch.Tensor) -> torch.Tensor:

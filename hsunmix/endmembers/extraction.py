@@ -25,6 +25,7 @@ class EndmemberResult:
         candidates: (R, B) sets that were extracted, best first.
         scores: (C,) scores of `candidates`, lower is better.
         method: what found most of `endmembers`: "archetypes", "vca", "spa" or "minimum_volume".
+        spread: (R,) how far apart the sets lie whose mean `endmembers` are, radians; 0 where it is a single one.
         methods: what found each of `candidates`.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
@@ -35,6 +36,7 @@ class EndmemberResult:
     candidates: list[torch.Tensor]
     scores: list[float]
     method: str
+    spread: torch.Tensor
     brightness_variation: float
     natural_scale: bool
     methods: list[str] = field(default_factory=list)
@@ -98,16 +100,17 @@ def extract_endmembers(
     order = ranking.order[:_CANDIDATES_KEPT]
 
     # 5. weigh, 6. scale
-    chosen = pool[order[0]]
+    chosen, spread = pool[order[0]], scene.norm.new_zeros(num_endmembers)
     if method == "auto":
-        mean, source = blend(scene, pool, ranking, approximate)
-        points = unit_rows(scene.subspace.project(mean))
+        mean = blend(scene, pool, ranking, approximate)
+        points = unit_rows(scene.subspace.project(mean.spectra))
+        spread = mean.spread
         if independent(points):  # they are not where the pixels show fewer than R materials
-            chosen = Candidate(points, source)
+            chosen = Candidate(points, mean.method)
     spectra, variation, natural = _to_spectra(scene, chosen)
     if approximate is not None:
         norm = approximate.double().norm(dim=1, keepdim=True)
-        spectra = torch.cat([mean[: len(approximate)] * norm, spectra[len(approximate) :]])
+        spectra = torch.cat([mean.spectra[: len(approximate)] * norm, spectra[len(approximate) :]])
     dtype = cube.dtype if cube.is_floating_point() else torch.float32
     return EndmemberResult(
         endmembers=spectra.to(dtype),
@@ -115,6 +118,7 @@ def extract_endmembers(
         scores=[float(ranking.scores[k]) for k in order],
         methods=[pool[k].method for k in order],
         method=chosen.method,
+        spread=spread.to(dtype),
         brightness_variation=variation,
         natural_scale=natural,
     )

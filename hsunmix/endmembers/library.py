@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from ..physics import estimate_noise, solve_nonnegative, unit_rows
-from .subspace import effective_noise, fit_subspace
+from ..physics import estimate_noise, solve_nonnegative, spectral_angle, unit_rows
+from .subspace import SignalSubspace, effective_noise, fit_subspace
 
 _PRESELECT = 120  # spectra kept for their small distance to the signal subspace
 _TRIALS = 20  # of these, spectra tried at a time, in the order of what each explains of the residual
@@ -79,19 +79,44 @@ def library_indices(
         generator = torch.Generator().manual_seed(0)
     if noise_std is None:
         noise_std = estimate_noise(pixels)
-    noise = effective_noise(pixels, noise_std, floor=0.001)
-    dim = min(num_endmembers + _EXTRA_DIMENSIONS, pixels.shape[1], len(pixels))
-    basis = fit_subspace(pixels, noise, dim).basis
-    coordinates = (pixels.double() / noise) @ basis.T  # [N, K]
-    noise_edge = (1 + (pixels.shape[1] / len(pixels)) ** 0.5) ** 2  # Marchenko and Pastur, 1967
-    kept = num_endmembers + int((coordinates[:, num_endmembers:].square().mean(0) > 1.5 * noise_edge).sum())
-    basis, coordinates = basis[:kept], coordinates[:, :kept]
+    subspace = _scene_subspace(pixels, noise_std, num_endmembers)
+    basis, coordinates = subspace.basis, subspace.project(pixels.double())  # [K, B], [N, K]
 
     where = usable.nonzero()[:, 0]
-    spectra = unit_rows(library[where].double() / noise)
+    spectra = unit_rows(library[where].double() / subspace.noise_std)
     near = (spectra @ basis.T).square().sum(1).argsort(descending=True)[:_PRESELECT]
     subset = torch.randperm(len(pixels), generator=generator)[:_PIXELS].to(pixels.device)
     return where[near[_greedy_exchange(coordinates[subset] @ basis, spectra[near], num_endmembers)]]
+
+
+def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: torch.Tensor) -> torch.Tensor:
+    """How far spectra are from anything that the pixels of a scene can be mixed from.
+
+    On simulated scenes of linear mixtures about as large as the error of spectra that are bent at random, since hardly
+    anything of a random bend lies in the few dimensions of a scene.
+
+    Args:
+        pixels: (N, B) spectra of the scene.
+        spectra: (R, B) its supposed endmembers.
+        noise_std: (B,) standard deviation of the noise.
+
+    Returns:
+        (R,) angles to the signal subspace, radians, in the dtype of `spectra`.
+    """
+    subspace = _scene_subspace(pixels, noise_std, len(spectra))
+    projected = subspace.lift(subspace.project(spectra.double()))
+    return spectral_angle(projected, spectra.double()).to(spectra.dtype)
+
+
+def _scene_subspace(pixels: torch.Tensor, noise_std: torch.Tensor, num_endmembers: int) -> SignalSubspace:
+    """The signal subspace of R endmembers, and of what makes them vary where it is above the noise."""
+    noise = effective_noise(pixels, noise_std, floor=0.001)
+    dim = min(num_endmembers + _EXTRA_DIMENSIONS, pixels.shape[1], len(pixels))
+    subspace = fit_subspace(pixels, noise, dim)
+    power = subspace.project(pixels.double())[:, num_endmembers:].square().mean(0)
+    noise_edge = (1 + (pixels.shape[1] / len(pixels)) ** 0.5) ** 2  # Marchenko and Pastur, 1967
+    kept = num_endmembers + int((power > 1.5 * noise_edge).sum())
+    return SignalSubspace(subspace.basis[:kept], subspace.noise_std)
 
 
 def _greedy_exchange(points: torch.Tensor, spectra: torch.Tensor, count: int) -> torch.Tensor:

@@ -210,13 +210,16 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             if scene is not None:
                 chains += scene_chains(one, scene)
                 continue
-            starts, movable, extracted = start_endmembers(
+            starts = start_endmembers(
                 self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
-            )  # [M, R, K], [R]
-            exact = not bool(movable.any())
-            model = brightness_model(one.pixels, starts[0], one.noise_std, brightness, exact)
+            )
+            exact = not bool(starts.movable.any())
+            model = brightness_model(one.pixels, starts.endmembers[0], one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
-            chains += [Chain(one, start, movable, model, extracted) for start in starts]
+            chains += [
+                Chain(one, start, starts.movable, model, starts.extracted, starts.error)
+                for start in starts.endmembers  # [R, K]
+            ]
         batches = self._group(chains, batch_size)
 
         # 4. Coarse abundances

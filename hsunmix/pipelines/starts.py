@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..endmembers import estimate_num_endmembers, extract_endmembers, match_endmembers, select_from_library
+from ..endmembers import (
+    distance_to_scene,
+    estimate_num_endmembers,
+    extract_endmembers,
+    match_endmembers,
+    select_from_library,
+)
 from ..physics import spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
 
@@ -15,6 +22,23 @@ logger = logging.getLogger(__name__)
 MANY = 20  # endmembers; nobody knows so many to be in one scene
 _SAME = 2e-3  # radians: a tenth of a degree
 _LEAST_PIXELS = 20  # for each endmember: with fewer, given spectra are not corrected by extracted ones
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where the chains of one cube start.
+
+    Attributes:
+        endmembers: (M, R, K) spectra on the good bands, one set for each member of the ensemble.
+        movable: (R,) bool; `False` keeps an endmember exactly.
+        extracted: all pixels of the cube have placed them, alone or by correcting approximate ones.
+        error: (R,) how far off those that the user knows something of are expected to be, radians, else `None`.
+    """
+
+    endmembers: torch.Tensor
+    movable: torch.Tensor
+    extracted: bool
+    error: torch.Tensor | None = None
 
 
 def start_endmembers(
@@ -26,8 +50,8 @@ def start_endmembers(
     library: Any,
     ensemble_size: int,
     generator: torch.Generator | None,
-) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """E0 of every ensemble member, which endmembers may move, and whether all were extracted from the cube.
+) -> Starts:
+    """E0 of every ensemble member.
 
     Fixed spectra come first, then approximate ones, corrected by what can be extracted, then, up to `num_endmembers`,
     extracted ones.
@@ -43,7 +67,7 @@ def start_endmembers(
         generator: source of randomness.
 
     Returns:
-        (M, R, K) spectra on the good bands, (R,) bool, and bool.
+        The starts.
 
     Raises:
         ValueError: if the numbers of endmembers, bands and pixels don't fit.
@@ -68,6 +92,7 @@ def start_endmembers(
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
+    error = None
     guessed = " (their number is estimated)" if num_endmembers is None and given is None else ""
     all_fixed = fixed is not None and len(fixed) == count
     if given is not None and (all_fixed or (len(given) == count and not _can_extract(cube, count))):
@@ -79,14 +104,15 @@ def start_endmembers(
         if len(spectra) < count:
             raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
         logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
-        starts = select_from_library(cube.pixels, spectra, count, cube.noise_std).expand(ensemble_size, -1, -1)
+        chosen = select_from_library(cube.pixels, spectra, count, cube.noise_std)
+        starts, error = chosen.expand(ensemble_size, -1, -1), distance_to_scene(cube.pixels, chosen, cube.noise_std)
     elif count > num_pixels:
         raise ValueError(
             f"`num_endmembers` is {count}, but the cube has only {num_pixels} usable pixels: pass `endmembers`, "
             "`fixed_endmembers` or a larger cube."
         )
     else:
-        starts, method = _extract(cube, count, given, ensemble_size, generator)
+        starts, error, method = _extract(cube, count, given, ensemble_size, generator)
         source = f"mostly by {method.replace('_', ' ')}{guessed}"
         if given is None:
             logger.info("endmembers: %d, extracted, %s", count, source)
@@ -98,7 +124,9 @@ def start_endmembers(
             starts[:, : len(fixed)] = fixed
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
-    return starts, movable, given is None and library is None
+    from_cube = error is not None and library is None
+    blind = given is None and library is None
+    return Starts(starts, movable, from_cube, None if blind else error)
 
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:
@@ -112,8 +140,11 @@ def _extract(
     given: torch.Tensor | None,
     ensemble_size: int,
     generator: torch.Generator | None,
-) -> tuple[torch.Tensor, str]:
-    """Endmembers (M, R, K), the corrected given ones first; for further members extracted ones that ranked best."""
+) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """Endmembers (M, R, K), the corrected given ones first, their expected errors (R,), and the method.
+
+    Further members of an ensemble have extracted ones that ranked next best.
+    """
     if bool((cube.pixels == cube.pixels[:1]).all()):
         raise ValueError("`cube` has the same spectrum in every pixel: there is nothing to tell materials apart by.")
     grid = cube.to_map(cube.pixels).nan_to_num()
@@ -124,7 +155,7 @@ def _extract(
     for one in found.candidates[: ensemble_size - 1]:
         one = one[match_endmembers(best, one)]
         sets.append(torch.cat([known, one[len(known) :]]))
-    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.method
+    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.spread, found.method
 
 
 def _warn_of_twins(given: torch.Tensor) -> None:

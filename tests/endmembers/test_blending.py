@@ -41,20 +41,28 @@ def test_approximate_spectra_move_toward_the_truth(mixed):
     scene, pool, ranking, spectra = mixed
     for seed in range(3):
         given = turned(spectra, 5, seed)
-        found, _ = blend(scene, pool, ranking, given)
+        found = blend(scene, pool, ranking, given).spectra
         assert (spectral_angle(found, spectra) < 0.6 * spectral_angle(given, spectra)).all()
+
+
+def test_spread_tells_how_far_off_the_mean_is(mixed):
+    scene, pool, ranking, spectra = mixed
+    found = [blend(scene, pool, ranking, turned(spectra, degrees)) for degrees in (1.0, 9.0)]
+    errors = [spectral_angle(one.spectra, spectra).square().mean().sqrt() for one in found]
+    spreads = [one.spread.square().mean().sqrt() for one in found]
+    assert all(0.3 < spread / error < 5 for spread, error in zip(spreads, errors, strict=True))
 
 
 def test_exact_spectra_stay(mixed):
     scene, pool, ranking, spectra = mixed
-    found, _ = blend(scene, pool, ranking, spectra)
+    found = blend(scene, pool, ranking, spectra).spectra
     assert spectral_angle(found, spectra).max() < 0.02
 
 
 def test_foreign_spectra_do_not_drag_the_others_along(mixed):
     scene, pool, ranking, spectra = mixed
     given = torch.cat([make_spectra(1, 60, seed=9).double(), turned(spectra[1:], 2)])
-    found, _ = blend(scene, pool, ranking, given)
+    found = blend(scene, pool, ranking, given).spectra
     assert spectral_angle(found[1:], spectra[1:]).max() < 0.06
 
 
@@ -62,10 +70,10 @@ def test_given_spectra_lead_and_their_order_is_kept(mixed):
     scene, pool, ranking, spectra = mixed
     order = torch.tensor([2, 0, 3, 1])
     given = turned(spectra, 3)
-    plain, _ = blend(scene, pool, ranking, given)
-    permuted, _ = blend(scene, pool, ranking, given[order])
+    plain = blend(scene, pool, ranking, given).spectra
+    permuted = blend(scene, pool, ranking, given[order]).spectra
     torch.testing.assert_close(permuted, plain[order])
-    some, _ = blend(scene, pool, ranking, given[order[:2]])
+    some = blend(scene, pool, ranking, given[order[:2]]).spectra
     assert spectral_angle(some[:2], spectra[order[:2]]).max() < 0.06
     assert sorted(match_endmembers(spectra, some).tolist()) == [0, 1, 2, 3]
 
@@ -74,7 +82,10 @@ def test_order_within_candidates_does_not_matter(mixed):
     scene, pool, ranking, _ = mixed
     flipped = [Candidate(one.points.flip(0) if k else one.points, one.method) for k, one in enumerate(pool)]
     torch.testing.assert_close(
-        _sorted(blend(scene, pool, ranking)[0]), _sorted(blend(scene, flipped, ranking)[0]), atol=1e-6, rtol=1e-6
+        _sorted(blend(scene, pool, ranking).spectra),
+        _sorted(blend(scene, flipped, ranking).spectra),
+        atol=1e-6,
+        rtol=1e-6,
     )
 
 
@@ -88,10 +99,12 @@ def test_where_archetypes_rank_first_the_first_stands_alone():
     scene = prepare_scene(cube, 3, torch.full((60,), 0.05), torch.ones(cube.shape[:2], dtype=torch.bool))
     pool = propose(scene, ("archetypes",), seeded(), num_starts=6)
     ranking = rank_candidates(scene, pool, seeded())
-    found, method = blend(scene, pool, ranking)
-    assert method == "archetypes"
+    found = blend(scene, pool, ranking)
+    assert found.method == "archetypes" and (found.spread < 1e-6).all()
     best = scene.subspace.lift(pool[ranking.order[0]].points).clamp_min(0)
-    torch.testing.assert_close(spectral_angle(found, best), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        spectral_angle(found.spectra, best), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0
+    )
 
 
 def test_corrected_spectra_keep_their_scale_and_lead():

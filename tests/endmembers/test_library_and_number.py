@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from hsunmix.endmembers import (
+    distance_to_scene,
     estimate_num_endmembers,
     extract_endmembers,
     library_indices,
     select_from_library,
 )
+from hsunmix.evaluation.metrics import perturb_endmembers
 
 from .test_extraction import make_cube, make_spectra, seeded, worst_angle
 
@@ -52,6 +54,18 @@ def test_invalid_library_spectra_are_never_chosen():
         library_indices(pixels, library, 29)
     with pytest.raises(ValueError, match="same bands"):
         library_indices(pixels, library[:, :30], 2)
+
+
+def test_distance_to_the_scene_is_about_the_error_of_spectra():
+    spectra = make_spectra(4, 80, seed=3)
+    pixels = make_cube(spectra, purity=0.8, snr_db=40)[0].reshape(-1, 80)
+    distances = []
+    for degrees in (0.0, 2.0, 6.0):
+        turned = torch.from_numpy(perturb_endmembers(spectra.numpy(), degrees)).float() if degrees else spectra
+        distances.append(distance_to_scene(pixels, turned, torch.full((80,), 0.005)).rad2deg())
+    assert (distances[0] < 0.5).all()
+    assert (distances[1] < 2.0).all() and (distances[1] > distances[0]).all()
+    assert (distances[2] < 6.0).all() and (distances[2] > distances[1]).all() and distances[2].mean() > 3.0
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8])

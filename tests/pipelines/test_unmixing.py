@@ -10,7 +10,8 @@ import hsunmix
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.evaluation import evaluate, perturb_endmembers
-from hsunmix.physics import spectral_angle
+from hsunmix.physics import brightness_model, spectral_angle
+from hsunmix.pipelines.chain import Chain
 from hsunmix.simulation import SceneSimulator, even_sensor
 
 from .tiny import tiny_inputs, tiny_pipeline
@@ -199,6 +200,30 @@ def test_library_on_other_bands(pipe):
     library = SpectralLibrary(np.concatenate([others, spectra]), [f"m{i}" for i in range(23)], fine)
     out = pipe(scene.cube, wavelengths=nm, library=library, num_endmembers=3, num_inference_steps=1)
     assert scored(scene, out.coarse_endmembers[0], out.coarse_abundances[0])["sad"] < 0.05
+
+
+def test_spectra_of_a_library_that_are_right_stay(pipe):
+    scene = simulate(rank=3, snr_db=30.0)
+    others = simulate(rank=8, seed=1).endmembers
+    library = torch.cat([others, scene.endmembers]).numpy()
+    out = pipe(scene.cube, library=library, num_endmembers=3)
+    angles = spectral_angle(*(torch.from_numpy(one[0]) for one in (out.endmembers, out.coarse_endmembers)))
+    assert scored(scene, out.coarse_endmembers[0], out.coarse_abundances[0])["sad"] < 1e-3  # they are found
+    assert (angles < np.deg2rad(0.2)).all()
+
+
+def test_endmembers_follow_the_network_as_far_as_their_start_may_be_off(pipe):
+    scene = simulate(rank=3, snr_db=20.0)
+    off, moves = turned(scene), []
+    for error in (0.0, 0.02, 0.2, None):
+        cube = pipe.processor.preprocess(scene.cube)[0]
+        start = torch.from_numpy(off).float()
+        model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
+        known = None if error is None else torch.full((3,), error)
+        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, start_error=known)
+        chain.move_endmembers(1.1 * start, torch.full_like(start, 0.01), trust=0.1)
+        moves.append(float((chain.endmembers - start).norm()))
+    assert moves[0] < 1e-6 < moves[1] < moves[2] < moves[3]
 
 
 def test_nan_pixels_and_bad_bands_come_out_as_nan(pipe):
