@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,21 @@ EXAMPLES = """\
 examples:
   hsunmix benchmark samson.hdr jasper_ridge.hdr -o bench
       needs samson_reference.npz (endmembers, abundances) and jasper_ridge_reference.npz beside the cubes
-  hsunmix benchmark --library usgs.hdr --simulated 3 --track blind library --snr 30 15 -o bench
+  hsunmix benchmark --library usgs.hdr --simulated 3 --track blind library --snr 30 15 --methods vca sunsal -o bench
       three simulated scenes without pure pixels, from the spectra of a library
 
 tracks: given (exact endmembers), perturbed (turned by exactly 5 degrees), blind (only their number), library (their
         number, and the spectra of --library)
-files written to DIR: benchmark.json (every run), benchmark.md (medians over the seeds)
+methods: on the blind track vca, spa (successive projections), archetypes, minimum_volume, each followed by least
+         squares with fixed and with free brightness, of which the table has the better; on the library track sunsal,
+         sunsal_tv
+files written to DIR: benchmark.json (every run), benchmark.md (medians over the seeds), runs.jsonl (for --resume);
+        with --methods benchmark.png
 """
 
-FILES = ("benchmark.json", "benchmark.md")
+PICTURE, LOG = "benchmark.png", "runs.jsonl"
+FILES = ("benchmark.json", "benchmark.md", PICTURE, LOG)
+METHODS = ("vca", "spa", "archetypes", "minimum_volume", "sunsal", "sunsal_tv")
 TRACK_NAMES = ("given", "perturbed", "blind", "library")
 
 
@@ -39,7 +46,9 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.set_defaults(run=run)
     parser.add_argument("scenes", metavar="CUBE", type=Path, nargs="*", help="cubes with a reference beside them")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="folder for the files")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are already in DIR")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace files that are already in DIR")
+    existing.add_argument("--resume", action="store_true", help="go on with the same benchmark where it was stopped")
     parser.add_argument(
         "--library", metavar="FILE", type=Path, help="of the simulated scenes, and of the library track"
     )
@@ -49,6 +58,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--first-seed", metavar="N", type=int, default=0, help="of the simulated scenes (default: 0)")
     parser.add_argument("--track", nargs="+", choices=TRACK_NAMES, help="default: given perturbed blind")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[], help="other methods to run beside it")
     parser.add_argument(
         "--snr", metavar="DB", nargs="+", default=["inf", "30", "20", "10"], help="inf = clean (default: inf 30 20 10)"
     )
@@ -60,9 +70,11 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the benchmark, write both files, print the table."""
+    """Run the benchmark, write its files, print the tables."""
     from hsunmix.data import read_library, write_json
-    from hsunmix.evaluation import benchmark
+    from hsunmix.evaluation import benchmark, comparison
+    from hsunmix.visualization import plot_error_by_noise
+    from hsunmix.visualization.report import save_figure
 
     if args.simulated and args.library is None:
         raise ValueError("--simulated needs --library, the spectra of the scenes")
@@ -72,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--track library needs --library, the spectra to choose from")
     levels = [None if value == "inf" else float(value) for value in args.snr]
     tracks = args.track or list(benchmark.TRACKS)
-    folder = output_folder(args.output, FILES, args.overwrite)
+    folder = output_folder(args.output, FILES, args.overwrite or args.resume)
     scenes = [benchmark.load_reference_scene(path) for path in args.scenes]
     if scenes and "library" in tracks:
         scenes = [replace(scene, library=read_library(args.library)) for scene in scenes]
@@ -81,19 +93,75 @@ def run(args: argparse.Namespace) -> int:
         scenes += [benchmark.simulated_reference_scene(args.library, seed, mixing) for seed in seeds]
     pipe = load_pipeline(args.checkpoint, choose_device(args.device), args.quiet)
     pipe.set_progress_bar_config(disable=True)
-    total = len(scenes) * len(levels) * sum(args.seeds if track == "blind" else 1 for track in tracks)
-    with progress(total, "run", args.quiet) as bar:
-        scores = benchmark.run(
-            pipe,
-            scenes,
-            tracks,
-            levels,
-            range(args.seeds),
-            report=lambda score: bar.update() and None,
-            num_inference_steps=args.steps,
-        )
-    table = benchmark.as_markdown(scores)
-    write_json(folder / "benchmark.json", measurement(pipe, args, benchmark.as_records(scores)))
-    (folder / "benchmark.md").write_text(table + "\n")
-    say(table)
+    facts = measurement(pipe, args, [])
+    grid = (tracks, levels, range(args.seeds))
+    others = comparison.runs(scenes, args.methods, *grid)
+    total = len(scenes) * len(levels) * sum(args.seeds if track == "blind" else 1 for track in tracks) + len(others)
+    with RunLog(folder / LOG, {key: facts[key] for key in ("settings", "weights")}, args.resume) as log:
+        known = [benchmark.Score(**one) for one in log.known("hsunmix")]
+        known_others = [comparison.MethodScore(**one) for one in log.known("methods")]
+        with progress(total, "run", args.quiet) as bar:
+
+            def report(score: Any) -> None:
+                log.add("hsunmix" if isinstance(score, benchmark.Score) else "methods", asdict(score))
+                bar.update()
+
+            scores = benchmark.run(pipe, scenes, *grid, report=report, known=known, num_inference_steps=args.steps)
+            compared = comparison.compare(scenes, args.methods, *grid, report=report, known=known_others)
+    tables = [benchmark.as_markdown(scores)]
+    result = measurement(pipe, args, benchmark.as_records(scores))
+    if compared:
+        rows = comparison.rows(scores, compared)
+        tables.append(comparison.as_markdown(rows))
+        result["methods"] = comparison.as_records(compared)
+        save_figure(plot_error_by_noise(rows), folder / PICTURE)
+    write_json(folder / "benchmark.json", result)
+    (folder / "benchmark.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+    say("\n\n".join(tables))
     return 0
+
+
+class RunLog:
+    """Every run of a benchmark as soon as it is measured, one JSON object in a line, for `--resume`.
+
+    Args:
+        path: of the file.
+        facts: what results depend on; the first line.
+        resume: keep what the file holds.
+
+    Raises:
+        ValueError: it was written with other facts.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], resume: bool) -> None:
+        self._lines: list[str] = []
+        first = json.dumps(facts, sort_keys=True)
+        if resume and path.exists():
+            head, *lines = path.read_text(encoding="utf-8").splitlines()
+            if head != first:
+                raise ValueError(
+                    f"{path} was measured with other options or weights: give another folder, or --overwrite"
+                )
+            self._lines = [line for line in lines if line.endswith("}}")]  # the last may be half a line
+        self._file = open(path, "w", encoding="utf-8")  # closed by `__exit__`
+        self._write(first, *self._lines)
+
+    def known(self, kind: str) -> list[dict[str, Any]]:
+        """The runs of one kind that the file held."""
+        return [record[kind] for record in map(json.loads, self._lines) if kind in record]
+
+    def add(self, kind: str, score: dict[str, Any]) -> None:
+        """Write down a run, unless it is there."""
+        line = json.dumps({kind: score})
+        if line not in self._lines:
+            self._write(line)
+
+    def _write(self, *lines: str) -> None:
+        self._file.write("".join(f"{line}\n" for line in lines))
+        self._file.flush()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._file.close()

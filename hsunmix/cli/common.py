@@ -214,7 +214,18 @@ def measurement(pipe: Any, args: argparse.Namespace, runs: list[dict[str, Any]])
     from hsunmix.endmembers.networks import bundled_sha256
     from hsunmix.hub import weights_sha256
 
-    about_the_machine = {"run", "argv", "output", "option_names", "pictures", "overwrite", "quiet", "verbose", "debug"}
+    about_the_machine = {
+        "run",
+        "argv",
+        "output",
+        "option_names",
+        "pictures",
+        "overwrite",
+        "resume",
+        "quiet",
+        "verbose",
+        "debug",
+    }
     settings = {key: _without_folders(value) for key, value in vars(args).items() if key not in about_the_machine}
     return {
         "settings": settings,

@@ -113,6 +113,7 @@ def run(
     snr_db: Sequence[float | None] = (None, 30.0, 20.0, 10.0),
     seeds: Sequence[int] = range(5),
     report: Callable[[Score], None] = lambda score: None,
+    known: Iterable[Score] = (),
     **settings: Any,
 ) -> list[Score]:
     """Run the pipeline over scenes, tracks, noise levels and seeds.
@@ -126,18 +127,22 @@ def run(
         snr_db: white noise levels in dB; `None` is the clean cube.
         seeds: of the pipeline's generator. The noise is that of `numpy.random.default_rng(0)` for all.
         report: called with each score as soon as it is there.
+        known: scores of an earlier run with the same settings, which are not measured again.
         **settings: further arguments of the pipeline, the same for all.
 
     Returns:
         The scores.
     """
     scores = []
+    done = {(one.scene, one.track, one.snr_db, one.seed): one for one in known}
     for scene in scenes:
         for track in tracks:
             for level in snr_db:
                 observed = add_noise(scene.cube, level)
                 for seed in seeds if track == "blind" else list(seeds)[:1]:
-                    score = _score(pipe, scene, track, level, observed, seed, settings)
+                    score = done.get((scene.name, track, level, seed))
+                    if score is None:
+                        score = _score(pipe, scene, track, level, observed, seed, settings)
                     report(score)
                     scores.append(score)
     return scores
@@ -231,9 +236,13 @@ def cells(scores: Iterable[Score]) -> dict[Cell, list[Score]]:
     """Runs that differ only in their seeds (of the sampler, of a simulated scene), by scene, track and SNR."""
     grouped: dict[Cell, list[Score]] = {}
     for score in scores:
-        scene = re.sub(r" \d+$", "", score.scene)
-        grouped.setdefault((scene, score.track, score.snr_db), []).append(score)
+        grouped.setdefault((scene_group(score.scene), score.track, score.snr_db), []).append(score)
     return grouped
+
+
+def scene_group(name: str) -> str:
+    """The name of a scene without the seed of simulated ones, which are one cell together."""
+    return re.sub(r" \d+$", "", name)
 
 
 def median(scores: Sequence[Score], name: str) -> float:

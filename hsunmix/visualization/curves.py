@@ -1,18 +1,59 @@
-"""How the error on held-out materials falls while the networks are trained."""
+"""Curves of errors: over the steps of a training, and over the noise of a benchmark."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from .style import FAINT, PALETTE, new_figure
 
-__all__ = ["plot_validation"]
+__all__ = ["plot_error_by_noise", "plot_validation"]
 
 _ERRORS = {"rmse": "abundance RMSE", "sad": "spectral angle (rad)"}
 _STARTS = {"closed_form": "least squares", "moved": "closed-form step", "coarse": "start"}
+
+
+def plot_error_by_noise(rows: Sequence[Any]) -> Any:
+    """Abundance RMSE and spectral angle of several methods over the noise: a column for each scene and track.
+
+    Args:
+        rows: of `hsunmix.evaluation.comparison.rows`.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("`rows` is empty: nothing was measured.")
+    groups = list(dict.fromkeys((row.scene, row.track) for row in rows))
+    methods = sorted({row.method for row in rows}, key=lambda name: (name != "hsunmix", name))
+    levels = sorted({row.snr_db for row in rows}, key=lambda level: -1e9 if level is None else -level)
+    labels = ["clean" if level is None else f"{level:g}" for level in levels]
+    figure = new_figure(1.2 + 3.0 * len(groups), 5.2)
+    grid = figure.subplots(2, len(groups), squeeze=False, sharex=True)
+    for column, (scene, track) in zip(grid.T, groups, strict=True):
+        for axes, quantity in zip(column, ("rmse", "sad"), strict=True):
+            for color, method in zip(cycle(PALETTE), methods, strict=False):
+                cell = (scene, track, method)
+                found = {
+                    row.snr_db: getattr(row, quantity) for row in rows if (row.scene, row.track, row.method) == cell
+                }
+                values = [found.get(level, np.nan) for level in levels]
+                width = 2.0 if method == "hsunmix" else 1.0
+                axes.plot(labels, values, "o-", color=color, markersize=3, linewidth=width, label=method)
+            axes.set_ylim(bottom=0)
+        column[0].set_title(f"{scene}, {track}", fontsize=9)
+        column[1].set_xlabel("SNR (dB)")
+    grid[0, 0].set_ylabel("abundance RMSE")
+    grid[1, 0].set_ylabel("spectral angle (rad)")
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, frameon=False)
+    return figure
 
 
 def plot_validation(stages: Mapping[str, Sequence[Mapping[str, float]]]) -> Any:

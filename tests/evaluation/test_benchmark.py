@@ -79,3 +79,24 @@ def test_command(library, tmp_path, capsys):
     assert "| simulated linear minerals | library | 30 dB |" in (tmp_path / "out" / "benchmark.md").read_text()
     assert main(["benchmark", "scene.hdr", "--track", "library", "-o", str(tmp_path / "no")]) == 2
     assert "--track library needs --library" in capsys.readouterr().err
+
+
+def test_other_methods_beside_it_and_resumed(library, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "out"
+    command = ["benchmark", "--library", str(library), "--simulated", "1", "--track", "library", "--snr", "30"]
+    command += ["--methods", "sunsal", "-o", str(folder), "--quiet"]
+    assert main(command) == 0
+    table = (folder / "benchmark.md").read_text()
+    assert "| library | 30 dB | sunsal | free |" in table and "| library | 30 dB | hsunmix | auto |" in table
+    assert (folder / "benchmark.png").stat().st_size > 5000
+
+    log = folder / "runs.jsonl"
+    lines = log.read_text().splitlines()
+    assert len(lines) == 3  # what it depends on, one run of each
+    log.write_text("\n".join([*lines[:2], lines[2][:50]]))  # stopped while the last run was written
+    monkeypatch.setattr(benchmark, "_score", None)  # the first run must not be measured again
+    assert main([*command, "--resume"]) == 0
+    assert json.loads((folder / "benchmark.json").read_text())["methods"][0]["method"] == "sunsal"
+    assert log.read_text().splitlines()[:2] == lines[:2] and len(log.read_text().splitlines()) == 3
+    assert main([*command, "--resume", "--first-seed", "1"]) == 2
+    assert "measured with other options" in capsys.readouterr().err

@@ -1,0 +1,218 @@
+"""Other methods under the protocol of the benchmark, and the table in which they stand beside the pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .baselines import BLIND, SPARSE, most_abundant
+from .benchmark import ReferenceScene, Score, closed_form, noise_name, scene_group
+from .metrics import add_noise, evaluate
+
+METHODS = (*BLIND, *SPARSE)
+OURS = "hsunmix"
+_BRIGHTNESS = ("free", "fixed")
+
+
+@dataclass
+class MethodScore:
+    """One run of another method: errors of its result with each way to treat the brightness.
+
+    Attributes:
+        scene: name.
+        track: "blind" or "library".
+        snr_db: of the noise; `None` is the clean cube.
+        seed: of the method.
+        method: of `METHODS`.
+        rmse: abundance RMSE by brightness, "free" (endmembers of equal maximum) and "fixed" (fully constrained);
+            sparse methods have "free" alone.
+        sad: mean spectral angle, radians.
+        sre_db: signal over error of the abundances in dB (Iordache et al., IEEE TGRS 2012), by brightness.
+        seconds: of the method, without the inversion.
+    """
+
+    scene: str
+    track: str
+    snr_db: float | None
+    seed: int
+    method: str
+    rmse: dict[str, float]
+    sad: float
+    sre_db: dict[str, float]
+    seconds: float
+
+
+def compare(
+    scenes: Iterable[ReferenceScene],
+    methods: Sequence[str],
+    tracks: Sequence[str],
+    snr_db: Sequence[float | None],
+    seeds: Sequence[int],
+    report: Callable[[MethodScore], None] = lambda score: None,
+    known: Iterable[MethodScore] = (),
+) -> list[MethodScore]:
+    """Run other methods over scenes, noise levels and seeds, with the noise that `benchmark.run` adds.
+
+    Args:
+        scenes: what to unmix; those without a library are left out by sparse methods.
+        methods: of `METHODS`.
+        tracks: of the benchmark; methods that know the number of endmembers run on "blind", sparse ones on "library".
+        snr_db: noise levels in dB; `None` is the clean cube.
+        seeds: of the methods that draw random numbers; the others run once.
+        report: called with each score as soon as it is there.
+        known: scores of an earlier run, which are not measured again.
+
+    Returns:
+        The scores, in the order of the runs.
+    """
+    done = {_key(score): score for score in known}
+    scores = []
+    for scene, method, level, seed in runs(scenes, methods, tracks, snr_db, seeds):
+        track = "blind" if method in BLIND else "library"
+        score = done.get((scene.name, track, level, seed, method)) or _score(scene, method, track, level, seed)
+        report(score)
+        scores.append(score)
+    return scores
+
+
+def runs(
+    scenes: Iterable[ReferenceScene],
+    methods: Sequence[str],
+    tracks: Sequence[str],
+    snr_db: Sequence[float | None],
+    seeds: Sequence[int],
+) -> list[tuple[ReferenceScene, str, float | None, int]]:
+    """What `compare` runs: scene, method, noise level and seed."""
+    found = []
+    for scene in scenes:
+        for method in methods:
+            if method in BLIND:
+                wanted = list(seeds)[:1] if method == "spa" else list(seeds)
+                possible = "blind" in tracks
+            else:
+                wanted, possible = list(seeds)[:1], "library" in tracks and scene.library is not None
+            if possible:
+                found += [(scene, method, level, seed) for level in snr_db for seed in wanted]
+    return found
+
+
+def _key(score: MethodScore) -> tuple[Any, ...]:
+    return score.scene, score.track, score.snr_db, score.seed, score.method
+
+
+def _score(scene: ReferenceScene, method: str, track: str, level: float | None, seed: int) -> MethodScore:
+    observed = add_noise(scene.cube, level)
+    cube, count = torch.from_numpy(np.asarray(observed, dtype=np.float64)), len(scene.endmembers)
+    began = time.perf_counter()
+    if method in BLIND:
+        spectra = BLIND[method](cube, count, torch.Generator().manual_seed(seed)).numpy()
+        seconds = time.perf_counter() - began
+        maximum = spectra.max(axis=1, keepdims=True).clip(1e-9)
+        starts = {"free": spectra / maximum, "fixed": spectra}
+        results = {mode: (one, closed_form(observed, one, mode)) for mode, one in starts.items()}
+    else:
+        assert scene.library is not None
+        library = np.asarray(scene.library.spectra, dtype=np.float64)
+        library = library / np.abs(library).max()
+        found = SPARSE[method](cube, torch.from_numpy(library)).numpy()
+        chosen, maps = most_abundant(found, count)
+        seconds = time.perf_counter() - began
+        results = {"free": (library[chosen], maps)}
+    truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
+    errors = {mode: evaluate(*result, truth) for mode, result in results.items()}
+    power = float(np.square(scene.abundances).mean())
+    return MethodScore(
+        scene=scene.name,
+        track=track,
+        snr_db=level,
+        seed=seed,
+        method=method,
+        rmse={mode: one["abundance_rmse"] for mode, one in errors.items()},
+        sad=errors["free"]["sad"],
+        sre_db={mode: 10 * np.log10(power / max(one["abundance_rmse"] ** 2, 1e-30)) for mode, one in errors.items()},
+        seconds=seconds,
+    )
+
+
+@dataclass
+class Row:
+    """A method in one cell of the benchmark: medians over the runs.
+
+    Attributes:
+        scene: name, without the seed of simulated ones.
+        track: of the benchmark.
+        snr_db: of the noise.
+        method: of `METHODS`, or "hsunmix".
+        brightness: the setting with the smaller error, "free" or "fixed"; "auto" for hsunmix.
+        rmse: abundance RMSE.
+        sad: mean spectral angle, radians.
+        seconds: of a run.
+    """
+
+    scene: str
+    track: str
+    snr_db: float | None
+    method: str
+    brightness: str
+    rmse: float
+    sad: float
+    seconds: float
+
+
+def rows(ours: Iterable[Score], others: Iterable[MethodScore]) -> list[Row]:
+    """Medians by scene, track, noise level and method; each method with its better brightness setting.
+
+    Args:
+        ours: scores of the pipeline, of which the cells count that others have too.
+        others: scores of other methods.
+
+    Returns:
+        The rows, cell by cell, the smallest error first.
+    """
+    cells: dict[tuple[str, str, float | None], dict[str, list[Any]]] = {}
+    for other in others:
+        cell = cells.setdefault((scene_group(other.scene), other.track, other.snr_db), {})
+        cell.setdefault(other.method, []).append(other)
+    for score in ours:
+        key = (scene_group(score.scene), score.track, score.snr_db)
+        if key in cells:
+            cells[key].setdefault(OURS, []).append(score)
+    found = []
+    for key, methods in cells.items():
+        found += sorted((_row(key, name, runs) for name, runs in methods.items()), key=lambda row: row.rmse)
+    return found
+
+
+def _row(key: tuple[str, str, float | None], method: str, runs: Sequence[Any]) -> Row:
+    if method == OURS:
+        errors = {"auto": [run.refined_rmse for run in runs]}
+        angles = [run.refined_sad for run in runs]
+    else:
+        errors = {mode: [run.rmse[mode] for run in runs] for mode in _BRIGHTNESS if mode in runs[0].rmse}
+        angles = [run.sad for run in runs]
+    medians = {mode: float(np.median(values)) for mode, values in errors.items()}
+    best = min(medians, key=lambda mode: medians[mode])
+    seconds = float(np.median([run.seconds for run in runs]))
+    return Row(*key, method, best, medians[best], float(np.median(angles)), seconds)
+
+
+def as_markdown(table: Iterable[Row]) -> str:
+    """The rows as a table in Markdown."""
+    lines = [
+        "| scene | track | SNR | method | brightness | abundance RMSE | SAD (rad) | s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        about = [row.scene, row.track, noise_name(row.snr_db), row.method, row.brightness]
+        lines.append("| " + " | ".join([*about, f"{row.rmse:.4f}", f"{row.sad:.3f}", f"{row.seconds:.1f}"]) + " |")
+    return "\n".join(lines)
+
+
+def as_records(scores: Iterable[MethodScore]) -> list[dict[str, Any]]:
+    """The scores as plain dictionaries, for JSON."""
+    return [asdict(score) for score in scores]
