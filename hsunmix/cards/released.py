@@ -19,8 +19,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from safetensors.torch import load_file
 
 from ..endmembers.networks import bundled_sha256
-from ..evaluation import benchmark
+from ..evaluation import benchmark, comparison
 from ..evaluation.benchmark import Score
+from ..evaluation.comparison import MethodScore
 from ..hub import NETWORKS
 from .bundled import MARK, TAGS, WEIGHTS
 
@@ -33,12 +34,14 @@ class Measurements:
 
     Attributes:
         scenes: runs of `hsunmix benchmark`.
+        methods: runs of other methods beside them.
         held_out: records of `training/validate_pipeline.py`.
         failures: cases of `hsunmix.cards.failures`.
         versions: of the software, as the benchmark recorded them.
     """
 
     scenes: list[Score]
+    methods: list[MethodScore]
     held_out: list[dict[str, Any]]
     failures: list[dict[str, Any]]
     versions: dict[str, str]
@@ -67,12 +70,20 @@ def read_measurements(folder: Path, checkpoint: Path) -> Measurements:
         if content[name]["weights"] != digests:
             raise ValueError(f"{path} was measured with other weights than {checkpoint} has: measure again.")
     scenes = [Score(**run) for name in BENCHMARKS for run in content[name]["runs"]]
-    return Measurements(scenes, content["held_out"]["runs"], content["failures"]["runs"], content["real"]["versions"])
+    methods = [MethodScore(**run) for name in BENCHMARKS for run in content[name].get("methods", ())]
+    return Measurements(
+        scenes, methods, content["held_out"]["runs"], content["failures"]["runs"], content["real"]["versions"]
+    )
 
 
 def scene_table(found: Measurements) -> str:
     """Markdown: every scene, track and noise level of the benchmark."""
     return benchmark.as_markdown(found.scenes)
+
+
+def method_table(found: Measurements) -> str:
+    """Markdown: other methods beside hsunmix, where the benchmark ran them."""
+    return comparison.as_markdown(comparison.rows(found.scenes, found.methods))
 
 
 def held_out_table(found: Measurements) -> str:
@@ -266,7 +277,12 @@ def fill_readme(text: str, found: Measurements, peers: Path) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    tables = {"peers": peer_table(found, peers), "scenes": scene_table(found), "held-out": held_out_table(found)}
+    tables = {
+        "peers": peer_table(found, peers),
+        "methods": method_table(found),
+        "scenes": scene_table(found),
+        "held-out": held_out_table(found),
+    }
     for name, table in tables.items():
         begin, end = f"<!-- results: {name} -->\n", f"\n<!-- end of results: {name} -->"
         before, found_begin, rest = text.partition(begin)

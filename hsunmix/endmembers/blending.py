@@ -29,6 +29,7 @@ from .subspace import SignalSubspace
 
 _BEST, _NEAREST = 24, 8  # candidates that count: those of the best scores, and those nearest to approximate spectra
 _LEAST_ANGLE = 1e-3  # radians: nearer is the same
+_FAR, _FAR_WIDTH = 0.11, 0.03  # radians: approximate spectra are a few degrees off, candidates for them as much
 _TEMPERATURE = 0.5  # of the scores, for the consensus of the candidates
 NUM_PROPOSAL_FEATURES = 29 + NUM_FEATURES
 """Length of the description of a proposal."""
@@ -201,6 +202,8 @@ def blend(
     """
     proposals = gather_proposals(scene.subspace, scene.kind, pool, ranking, approximate)
     weights = proposal_weights(proposals, blender or bundled_blender()).mean(0).double()
+    weights = weights * _plausibility(proposals)
+    weights = weights / weights.sum(0)
     spectra = unit_rows((weights[..., None] * proposals.spectra).sum(0))
     spread = (weights * spectral_angle(proposals.spectra, spectra).square()).sum(0).sqrt()
     shares = {name: 0.0 for name in METHODS}
@@ -208,6 +211,22 @@ def blend(
         shares[pool[k].method] += weight
     method = max(shares, key=lambda name: shares[name])
     return Blend(spectra.to(scene.raw.device), spread.to(scene.raw.device), method)
+
+
+def _plausibility(proposals: Proposals) -> torch.Tensor:
+    """Factors (I, R) of the weights: candidates that are far from an approximate spectrum are not what it stands for.
+
+    Where most endmembers of a candidate are far off it is no set of these materials, as in a scene that lacks one of
+    them; then none of its endmembers counts.
+    """
+    known = proposals.allowed[0]
+    factors = torch.ones_like(proposals.spectra[..., 0])
+    if known.any():
+        angles = spectral_angle(proposals.spectra, proposals.spectra[0])[:, known]  # [I, k]
+        far = torch.maximum(angles, angles.quantile(0.5, dim=1, keepdim=True)) - _FAR
+        factors[:, known] = (-0.5 * (far.clamp_min(0) / _FAR_WIDTH).square()).exp()
+        factors[:2] = 1.0
+    return factors
 
 
 def _rms(angles: torch.Tensor) -> torch.Tensor:

@@ -201,16 +201,26 @@ def _row(key: tuple[str, str, float | None], method: str, runs: Sequence[Any]) -
     return Row(*key, method, best, medians[best], float(np.median(angles)), seconds)
 
 
-def as_markdown(table: Iterable[Row]) -> str:
-    """The rows as a table in Markdown."""
-    lines = [
-        "| scene | track | SNR | method | brightness | abundance RMSE | SAD (rad) | s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in table:
-        about = [row.scene, row.track, noise_name(row.snr_db), row.method, row.brightness]
-        lines.append("| " + " | ".join([*about, f"{row.rmse:.4f}", f"{row.sad:.3f}", f"{row.seconds:.1f}"]) + " |")
-    return "\n".join(lines)
+def as_markdown(table: Sequence[Row]) -> str:
+    """The rows as tables in Markdown, one for each track, a column for each method, the smallest RMSE in bold."""
+    tracks = []
+    for track in dict.fromkeys(row.track for row in table):
+        chosen = [row for row in table if row.track == track]
+        methods = [name for name in (OURS, *METHODS) if any(row.method == name for row in chosen)]
+        lines = [f"| {track}: RMSE / SAD, brightness | SNR | " + " | ".join(methods) + " |"]
+        lines.append("|---" * (2 + len(methods)) + "|")
+        for scene, level in dict.fromkeys((row.scene, row.snr_db) for row in chosen):
+            cell = {row.method: row for row in chosen if (row.scene, row.snr_db) == (scene, level)}
+            best = min(row.rmse for row in cell.values())
+            entries = [_entry(cell[name], best) if name in cell else "" for name in methods]
+            lines.append("| " + " | ".join([scene, noise_name(level), *entries]) + " |")
+        tracks.append("\n".join(lines))
+    return "\n\n".join(tracks)
+
+
+def _entry(row: Row, best: float) -> str:
+    error = f"**{row.rmse:.3f}**" if row.rmse == best else f"{row.rmse:.3f}"
+    return f"{error} / {row.sad:.3f} {row.brightness}"
 
 
 def as_records(scores: Iterable[MethodScore]) -> list[dict[str, Any]]:

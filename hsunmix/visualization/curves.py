@@ -10,7 +10,7 @@ import numpy as np
 
 from .style import FAINT, PALETTE, new_figure
 
-__all__ = ["plot_error_by_noise", "plot_validation"]
+__all__ = ["plot_error_by_noise", "plot_error_by_scenes", "plot_validation"]
 
 _ERRORS = {"rmse": "abundance RMSE", "sad": "spectral angle (rad)"}
 _STARTS = {"closed_form": "least squares", "moved": "closed-form step", "coarse": "start"}
@@ -53,6 +53,30 @@ def plot_error_by_noise(rows: Sequence[Any]) -> Any:
     grid[1, 0].set_ylabel("spectral angle (rad)")
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, frameon=False)
+    return figure
+
+
+def plot_error_by_scenes(sizes: Sequence[Mapping[str, Any]]) -> Any:
+    """Error on held-out materials over the number of training scenes, a curve for each size of a network.
+
+    Args:
+        sizes: `parameters`, `scenes` and `rmse`, one for each validation, and `closed_form_rmse`, of each size.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure = new_figure(4.6, 3.2)
+    axes = figure.subplots()
+    for color, size in zip(cycle(PALETTE), sizes, strict=False):
+        label = f"{size['parameters'] / 1e6:.2f} million weights"
+        axes.loglog(size["scenes"], size["rmse"], "o-", color=color, markersize=3, label=label)
+    axes.axhline(sizes[0]["closed_form_rmse"], color=FAINT, linestyle="--", label="least squares")
+    axes.set(xlabel="scenes seen", ylabel="abundance RMSE")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    axes.tick_params(labelsize=7, which="both")
+    axes.legend(fontsize=7, frameon=False)
     return figure
 
 

@@ -1,5 +1,6 @@
 """Endmembers as weighted means of candidates and of approximate spectra."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,6 +44,23 @@ def test_approximate_spectra_move_toward_the_truth(mixed):
         given = turned(spectra, 5, seed)
         found = blend(scene, pool, ranking, given).spectra
         assert (spectral_angle(found, spectra) < 0.6 * spectral_angle(given, spectra)).all()
+
+
+def test_candidates_far_from_a_given_spectrum_do_not_replace_it(mixed):
+    scene, pool, ranking, spectra = mixed
+    foreign = make_spectra(8, 60, seed=7).double()[-1]  # a material that the scene lacks
+    given = torch.cat([spectra[:3], foreign[None]])
+    nearest = min(float(spectral_angle(scene.subspace.lift(one.points), foreign).min()) for one in pool)
+    assert nearest > np.deg2rad(14)
+    found = blend(scene, pool, ranking, given).spectra
+    assert spectral_angle(found[3], foreign) < np.deg2rad(3)
+
+
+def test_a_set_of_other_materials_replaces_nothing(mixed):
+    scene, pool, ranking, _ = mixed
+    foreign = make_spectra(8, 60, seed=7).double()[-4:]
+    angles = spectral_angle(blend(scene, pool, ranking, foreign).spectra, foreign)
+    assert (angles < spectral_angle(scene.subspace.lift(scene.subspace.project(foreign)), foreign) + 1e-6).all()
 
 
 def test_spread_tells_how_far_off_the_mean_is(mixed):

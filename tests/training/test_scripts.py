@@ -56,6 +56,16 @@ def test_network_of_another_size_validated_before_its_first_checkpoint(tmp_path)
     assert tuple(ResUNet1D.from_pretrained(tmp_path / "run").config.block_out_channels) == (4, 8)
 
 
+def test_sizes_are_compared_on_the_same_scenes_and_not_trained_twice(tmp_path):
+    options = ["--base", 4, 8, "--max_train_steps", 2, "--validation_steps", 1]
+    for _ in range(2):
+        launch("compare_sizes.py", tmp_path, *options)
+    small, large = json.loads((tmp_path / "sizes.json").read_text())["sizes"]
+    assert small["scenes"] == large["scenes"] == [1, 2] and small["parameters"] < large["parameters"]
+    assert small["closed_form_rmse"] == large["closed_form_rmse"] and small["rmse"] != large["rmse"]
+    assert (tmp_path / "sizes.png").stat().st_size > 5000
+
+
 @pytest.mark.parametrize("stage", ["encoder", "spectra", "maps", "joint"])
 def test_every_stage_is_validated_on_held_out_materials(trained, stage):
     records = validation(trained / stage)

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 
+from hsunmix.evaluation.comparison import Row
 from hsunmix.visualization import (
     color_composite,
     plot_abundances,
     plot_brightness,
     plot_composite,
     plot_endmembers,
+    plot_error_by_noise,
+    plot_error_by_scenes,
     plot_pixel,
     plot_residual,
     save_figures,
@@ -246,3 +249,27 @@ def test_a_coarse_spectrum_under_the_refined_one_is_not_drawn():
     figure = plot_endmembers(spectra, names=["a", "b"], coarse=spectra + [[0.0], [0.05]])
     drawn = [[bool(np.isfinite(line.get_ydata()).any()) for line in axes.lines] for axes in figure.axes]
     assert drawn == [[False, True], [True, True]] and "coarse, where it differs" in texts(figure)
+
+
+def test_error_by_noise_has_a_line_for_each_method_and_gaps_where_it_did_not_run():
+    rows = [
+        Row(scene, "blind", level, method, "free", 0.1 * k, 0.2, 1.0)
+        for scene in ("a", "b")
+        for k, (method, level) in enumerate([("vca", None), ("vca", 20.0), ("hsunmix", None)], start=1)
+    ]
+    figure = plot_error_by_noise(rows)
+    assert len(figure.axes) == 4 and figure.axes[0].get_title() == "a, blind"
+    ours, vca = figure.axes[0].lines
+    assert ours.get_label() == "hsunmix" and list(ours.get_xdata()) == ["clean", "20"]
+    np.testing.assert_allclose(vca.get_ydata(), [0.1, 0.2])
+    np.testing.assert_array_equal(np.isnan(ours.get_ydata()), [False, True])
+    with pytest.raises(ValueError, match="nothing was measured"):
+        plot_error_by_noise([])
+
+
+def test_error_by_scenes_has_a_curve_for_each_size_and_its_start():
+    sizes = [
+        {"parameters": n, "scenes": [800, 1600], "rmse": [0.1, 0.09], "closed_form_rmse": 0.11} for n in (10**5, 10**6)
+    ]
+    lines = plot_error_by_scenes(sizes).axes[0].lines
+    assert [line.get_label() for line in lines] == ["0.10 million weights", "1.00 million weights", "least squares"]
