@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_weaknesses_are_counted(found):
     (cell,) = [s for s in runs if (s.scene, s.track, s.snr_db) == ("dc1", "given", 20.0)]
     assert "dc1 given 20 dB" not in weaknesses(found)
     cell.refined_rmse, cell.coverage = 2 * cell.nnls_rmse, 0.5
-    text = weaknesses(type(found)(runs, found.held_out, found.failures, found.versions))
+    text = weaknesses(replace(found, scenes=runs))
     assert f"dc1 given 20 dB ({cell.nnls_rmse:.4f} against {cell.refined_rmse:.4f})" in text
     assert len(re.findall("dc1 given 20 dB", text)) == 3
 
