@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("nothing to do: give cubes, or --library and --simulated")
     if "library" in (args.track or ()) and args.library is None:
         raise ValueError("--track library needs --library, the spectra to choose from")
-    levels = [None if value == "inf" else float(value) for value in args.snr]
+    if args.seeds < 1:
+        raise ValueError(f"--seeds is {args.seeds}, but at least one run is needed")
+    levels = [_noise_level(value) for value in args.snr]
     tracks = args.track or list(benchmark.TRACKS)
+    idle = [name for name in args.methods if not comparison.tracks_of(name) & set(tracks)]
+    if idle:
+        track = next(iter(comparison.tracks_of(idle[0])))
+        raise ValueError(f"--methods {idle[0]} runs on the {track} track only: add it to --track")
+    if (args.output / LOG).exists() and not (args.overwrite or args.resume):
+        raise ValueError(f"{args.output} already holds a benchmark; give another folder, --resume or --overwrite")
     folder = output_folder(args.output, FILES, args.overwrite or args.resume)
     scenes = [benchmark.load_reference_scene(path) for path in args.scenes]
     if scenes and "library" in tracks:
@@ -117,8 +126,20 @@ def run(args: argparse.Namespace) -> int:
         save_figure(plot_error_by_noise(rows), folder / PICTURE)
     write_json(folder / "benchmark.json", result)
     (folder / "benchmark.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
-    say("\n\n".join(tables))
+    if not args.quiet:
+        say("\n\n".join(tables))
     return 0
+
+
+def _noise_level(text: str) -> float | None:
+    """Decibels, `None` for "inf"."""
+    try:
+        level = float(text)
+    except ValueError:
+        level = math.nan
+    if math.isnan(level) or level == -math.inf:
+        raise ValueError(f"--snr takes numbers in dB, or inf for no noise, but got {text!r}")
+    return None if level == math.inf else level
 
 
 class RunLog:

@@ -73,11 +73,16 @@ def compare(
     done = {_key(score): score for score in known}
     scores = []
     for scene, method, level, seed in runs(scenes, methods, tracks, snr_db, seeds):
-        track = "blind" if method in BLIND else "library"
+        (track,) = tracks_of(method)
         score = done.get((scene.name, track, level, seed, method)) or _score(scene, method, track, level, seed)
         report(score)
         scores.append(score)
     return scores
+
+
+def tracks_of(method: str) -> set[str]:
+    """The track of the benchmark on which a method runs."""
+    return {"blind"} if method in BLIND else {"library"}
 
 
 def runs(
@@ -116,9 +121,7 @@ def _score(scene: ReferenceScene, method: str, track: str, level: float | None, 
         starts = {"free": spectra / maximum, "fixed": spectra}
         results = {mode: (one, closed_form(observed, one, mode)) for mode, one in starts.items()}
     else:
-        assert scene.library is not None
-        library = np.asarray(scene.library.spectra, dtype=np.float64)
-        library = library / np.abs(library).max()
+        library = _library(scene)
         found = SPARSE[method](cube, torch.from_numpy(library)).numpy()
         chosen, maps = most_abundant(found, count)
         seconds = time.perf_counter() - began
@@ -137,6 +140,19 @@ def _score(scene: ReferenceScene, method: str, track: str, level: float | None, 
         sre_db={mode: 10 * np.log10(power / max(one["abundance_rmse"] ** 2, 1e-30)) for mode, one in errors.items()},
         seconds=seconds,
     )
+
+
+def _library(scene: ReferenceScene) -> np.ndarray:
+    """Spectra (L, B) of the scene's library at its bands, of maximum 1; those that miss a band are left out."""
+    assert scene.library is not None
+    library = scene.library
+    if library.wavelengths is not None and scene.wavelengths is not None:
+        library = library.resample(scene.wavelengths)
+    spectra = np.asarray(library.spectra, dtype=np.float64)
+    if spectra.shape[1] != scene.cube.shape[2]:
+        raise ValueError(f"The library has {spectra.shape[1]} bands, but {scene.name} has {scene.cube.shape[2]}.")
+    spectra = spectra[np.isfinite(spectra).all(axis=1)]
+    return spectra / np.abs(spectra).max()
 
 
 @dataclass

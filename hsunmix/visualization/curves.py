@@ -46,7 +46,7 @@ def plot_error_by_noise(rows: Sequence[Any]) -> Any:
                 values = [found.get(level, np.nan) for level in levels]
                 width = 2.0 if method == "hsunmix" else 1.0
                 axes.plot(labels, values, "o-", color=color, markersize=3, linewidth=width, label=method)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))  # what tables round to 0 is no difference
         column[0].set_title(f"{scene}, {track}", fontsize=9)
         column[1].set_xlabel("SNR (dB)")
     grid[0, 0].set_ylabel("abundance RMSE")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hsunmix.data import SpectralLibrary
 from hsunmix.endmembers.geometric import successive_projections
 from hsunmix.evaluation import comparison, match_endmembers, spectral_angles
 from hsunmix.evaluation.baselines import BLIND, _backward, _forward, most_abundant, sunsal, sunsal_tv
@@ -116,3 +117,15 @@ def test_the_table_has_the_better_setting_of_each_method_and_ours_beside():
     lines = comparison.as_markdown(table).splitlines()
     assert lines[0].endswith("| SNR | hsunmix | vca |") and lines[0].startswith("| blind")
     assert lines[2] == "| simulated | 20 dB | **0.050** / 0.020 auto | 0.200 / 0.100 fixed |"
+
+
+def test_a_library_on_other_bands_is_brought_to_those_of_the_scene():
+    scene, library = make_scene()
+    fine = np.linspace(400.0, 2450.0, 160)
+    spectra = np.stack([np.interp(fine, BANDS.numpy(), one) for one in library[:6]])
+    spectra[5, 80] = np.nan
+    there = replace(scene, library=SpectralLibrary(spectra, list("abcdef"), fine))
+    (score,) = comparison.compare([there], ["sunsal"], ["library"], [None], [0])
+    assert score.sad < 0.05
+    with pytest.raises(ValueError, match="160 bands"):
+        comparison.compare([replace(there, wavelengths=None)], ["sunsal"], ["library"], [None], [0])

@@ -100,3 +100,25 @@ def test_other_methods_beside_it_and_resumed(library, tmp_path, capsys, monkeypa
     assert log.read_text().splitlines()[:2] == lines[:2] and len(log.read_text().splitlines()) == 3
     assert main([*command, "--resume", "--first-seed", "1"]) == 2
     assert "measured with other options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "0"], "at least one run"),
+        (["--snr", "loud"], "--snr takes numbers in dB, or inf for no noise, but got 'loud'"),
+        (["--snr", "nan"], "--snr takes numbers"),
+        (["--track", "blind", "--methods", "sunsal"], "--methods sunsal runs on the library track only"),
+        (["--track", "given", "--methods", "vca"], "--methods vca runs on the blind track only"),
+    ],
+)
+def test_options_that_make_no_benchmark(library, tmp_path, capsys, options, message):
+    command = ["benchmark", "--library", str(library), "--simulated", "1", "-o", str(tmp_path / "out"), *options]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_stopped_benchmark_says_how_to_go_on(library, tmp_path, capsys):
+    (tmp_path / "runs.jsonl").touch()
+    assert main(["benchmark", "--library", str(library), "--simulated", "1", "-o", str(tmp_path)]) == 2
+    assert "--resume or --overwrite" in capsys.readouterr().err
