@@ -117,9 +117,11 @@ def start_endmembers(
         if given is None:
             logger.info("endmembers: %d, extracted, %s", count, source)
         else:
-            logger.info(
-                "endmembers: %d, %d of them given, corrected by what was extracted, %s", count, len(given), source
-            )
+            corrected = ""
+            if loose is not None:
+                moved = spectral_angle(starts[0, len(given) - len(loose) : len(given)], loose).rad2deg().tolist()
+                corrected = f", approximate ones corrected by {', '.join(f'{angle:.1f}' for angle in moved)} degrees"
+            logger.info("endmembers: %d, %d of them given%s; extracted, %s", count, len(given), corrected, source)
         if fixed is not None:
             starts[:, : len(fixed)] = fixed
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)

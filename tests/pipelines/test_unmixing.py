@@ -157,9 +157,12 @@ def turned(scene, degrees=5.0):
     return perturb_endmembers(scene.endmembers.numpy(), degrees)
 
 
-def test_approximate_spectra_are_corrected_by_what_the_scene_shows(pipe):
+def test_approximate_spectra_are_corrected_by_what_the_scene_shows(pipe, caplog):
     scene = simulate(rank=4, snr_db=35.0, height=40, width=40)
-    out = pipe(scene.cube, endmembers=turned(scene))
+    with caplog.at_level(logging.INFO, "hsunmix"):
+        out = pipe(scene.cube, endmembers=turned(scene))
+    angles = spectral_angle(*(torch.as_tensor(one) for one in (out.coarse_endmembers[0], turned(scene)))).rad2deg()
+    assert "corrected by " + ", ".join(f"{angle:.1f}" for angle in angles.tolist()) + " degrees" in caplog.text
     start = scored(scene, out.coarse_endmembers[0], out.coarse_abundances[0])
     assert list(start["order"]) == [0, 1, 2, 3]
     assert start["sad"] < 0.5 * np.deg2rad(5.0)
