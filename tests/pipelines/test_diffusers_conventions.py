@@ -190,7 +190,8 @@ def test_batch_equals_single(pipe, blind):
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_batch_size_only_saves_memory(pipe, batch_size):
-    cubes = np.stack([tiny_scene(seed)[0] for seed in range(3)])
+    # too few pixels to correct the endmembers by extraction, which knows no batches and magnifies last bits
+    cubes = np.stack([tiny_scene(seed, 7, 8)[0] for seed in range(3)])
     outputs = []
     for size in (None, batch_size):
         generators = [generator(s) for s in range(3)]
