@@ -82,7 +82,7 @@ def tiny_scene(seed=0, height=8, width=8, bands=24, num_endmembers=3):
     return cube.clip(1e-3).astype(np.float32), wavelengths, endmembers.astype(np.float32)
 
 
-def tiny_inputs(seed=0, *, blind=False, size=(8, 8), **overrides):
+def tiny_inputs(seed=0, *, blind=False, size=(7, 8), **overrides):
     """Arguments of a call; semi-blind (approximate endmembers given) unless `blind`."""
     cube, wavelengths, endmembers = tiny_scene(seed, *size)
     known = {"num_endmembers": len(endmembers)} if blind else {"endmembers": endmembers}
