@@ -54,7 +54,7 @@ class SceneModel:
         scale: what the user's numbers are divided by.
         noise_std: (K,) standard deviation of the noise.
         brightness_model: prior on the brightness.
-        extracted: the endmembers were extracted from the scene.
+        extracted: all pixels of the scene have placed the endmembers.
         stages: for each of the M chains its start and its state after each denoising step.
         call: arguments of that call which the next one must repeat.
     """

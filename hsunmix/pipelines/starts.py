@@ -92,7 +92,7 @@ def start_endmembers(
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
-    error = None
+    extracted, error = False, None
     guessed = " (their number is estimated)" if num_endmembers is None and given is None else ""
     all_fixed = fixed is not None and len(fixed) == count
     if given is not None and (all_fixed or (len(given) == count and not _can_extract(cube, count))):
@@ -112,7 +112,8 @@ def start_endmembers(
             "`fixed_endmembers` or a larger cube."
         )
     else:
-        starts, error, method = _extract(cube, count, given, ensemble_size, generator)
+        starts, spread, method = _extract(cube, count, given, ensemble_size, generator)
+        extracted, error = True, None if given is None else spread
         source = f"mostly by {method.replace('_', ' ')}{guessed}"
         if given is None:
             logger.info("endmembers: %d, extracted, %s", count, source)
@@ -126,9 +127,7 @@ def start_endmembers(
             starts[:, : len(fixed)] = fixed
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
-    from_cube = error is not None and library is None
-    blind = given is None and library is None
-    return Starts(starts, movable, from_cube, None if blind else error)
+    return Starts(starts, movable, extracted, error)
 
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:

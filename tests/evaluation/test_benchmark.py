@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from hsunmix.cli.benchmark import METHODS, TRACK_NAMES
 from hsunmix.cli.main import main
 from hsunmix.data import read_library, write_library
-from hsunmix.evaluation import benchmark, evaluate, perturb_endmembers
+from hsunmix.evaluation import benchmark, comparison, evaluate, perturb_endmembers
 from hsunmix.simulation import parametric_spectra
 
 from ..pipelines.tiny import tiny_pipeline
@@ -122,3 +123,7 @@ def test_a_stopped_benchmark_says_how_to_go_on(library, tmp_path, capsys):
     (tmp_path / "runs.jsonl").touch()
     assert main(["benchmark", "--library", str(library), "--simulated", "1", "-o", str(tmp_path)]) == 2
     assert "--resume or --overwrite" in capsys.readouterr().err
+
+
+def test_the_command_offers_what_there_is():
+    assert METHODS == comparison.METHODS and set(TRACK_NAMES) == {*benchmark.TRACKS, "library"}
