@@ -65,6 +65,12 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", metavar="N", type=int, default=5, help="runs of the blind track (default: 5)")
     parser.add_argument("--steps", metavar="N", type=int, help="denoising steps")
+    parser.add_argument(
+        "--mixing-model",
+        choices=("linear", "bilinear", "postnonlinear"),
+        default="linear",
+        help="that hsunmix unmixes with (default: linear)",
+    )
     parser.add_argument("--checkpoint", metavar="DIR_OR_REPO", default="base", help="default: base")
     parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, mps (default: the fastest)")
     return parser
@@ -104,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     pipe.set_progress_bar_config(disable=True)
     facts = measurement(pipe, args, [])
     grid = (tracks, levels, range(args.seeds))
+    sampler = {"num_inference_steps": args.steps, "mixing_model": args.mixing_model}
     others = comparison.runs(scenes, args.methods, *grid)
     total = len(scenes) * len(levels) * sum(args.seeds if track == "blind" else 1 for track in tracks) + len(others)
     with RunLog(folder / LOG, {key: facts[key] for key in ("settings", "weights")}, args.resume) as log:
@@ -115,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
                 log.add("hsunmix" if isinstance(score, benchmark.Score) else "methods", asdict(score))
                 bar.update()
 
-            scores = benchmark.run(pipe, scenes, *grid, report=report, known=known, num_inference_steps=args.steps)
+            scores = benchmark.run(pipe, scenes, *grid, report=report, known=known, **sampler)
             compared = comparison.compare(scenes, args.methods, *grid, report=report, known=known_others)
     tables = [benchmark.as_markdown(scores)]
     result = measurement(pipe, args, benchmark.as_records(scores))

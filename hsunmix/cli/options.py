@@ -24,6 +24,7 @@ SETTINGS = (
     "wavelengths",
     "mask_bands",
     "brightness",
+    "mixing_model",
     "checkpoint",
     "dtype",
     "steps",
@@ -84,6 +85,13 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR_OR_REPO",
         default="base",
         help="bundled checkpoint, folder or Hub repository, user/name or user/name@revision (default: base)",
+    )
+    method.add_argument(
+        "--mixing-model",
+        choices=("linear", "bilinear", "postnonlinear"),
+        default="linear",
+        help="bilinear and postnonlinear where light goes over several materials, as between trees or houses; pays "
+        "where spectra are known or noise is low (default: linear)",
     )
     method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
     method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")

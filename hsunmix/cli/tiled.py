@@ -177,6 +177,7 @@ def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device
         sampler={
             "num_inference_steps": args.steps,
             "strength": args.strength,
+            "mixing_model": args.mixing_model,
             "ensemble_size": args.ensemble,
             "output_uncertainty": args.uncertainty or args.ensemble > 1,
         },

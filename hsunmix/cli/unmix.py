@@ -195,6 +195,7 @@ def unmix_at_once(
         num_inference_steps=args.steps,
         strength=args.strength,
         brightness=args.brightness,
+        mixing_model=args.mixing_model,
         ensemble_size=args.ensemble,
         output_uncertainty=args.uncertainty,
         reflectance_scale=args.scale,

@@ -18,6 +18,7 @@ from ..physics import (
     fit_leak,
     gather_evidence,
     leaked_abundances,
+    linear_part,
     scatter,
     smooth_error,
     split_brightness,
@@ -45,14 +46,16 @@ class Chain:
     """State of one chain (R endmembers, N valid pixels on an H x W grid, K good bands).
 
     Attributes:
-        cube: the prepared scene.
+        cube: the prepared scene; its pixels are the linear part of what was measured.
         coarse_endmembers: (R, K) the start E0.
         movable: (R,) bool; `False` keeps an endmember exactly.
         brightness_model: prior on the brightness.
         extracted: all pixels of this cube have placed the start.
         start_error: (R,) how far off the start is expected to be, radians; `None` where nothing but the network tells.
+        mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
         stages: the start, and the state after each denoising step.
+        observed: (N, K) the measured pixels.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
         evidence: closed-form unmixing with the current endmembers.
@@ -74,8 +77,10 @@ class Chain:
     brightness_model: BrightnessModel
     extracted: bool = False
     start_error: torch.Tensor | None = None
+    mixing_model: str = "linear"
     followed: list[Stage] | None = None
     stages: list[Stage] = field(default_factory=list)
+    observed: torch.Tensor = field(init=False)
     endmembers: torch.Tensor = field(init=False)
     endmember_std: torch.Tensor = field(init=False)
     evidence: Evidence = field(init=False)
@@ -90,6 +95,7 @@ class Chain:
     coarse_log_std: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.observed = self.cube.pixels
         if self.followed is not None:
             self.follow(0)
             self.scaled_abundances = self.evidence.scaled_abundances
@@ -208,12 +214,22 @@ class Chain:
         return (self.cube.pixels - self.scaled_abundances @ self.endmembers).square().mean(1).sqrt()
 
     def _gather(self) -> None:
+        brightness = (self.brightness_model.level, self.brightness_model.precision)
+        pixels = linear_part(
+            self.observed,
+            self.endmembers,
+            self.cube.noise_std,
+            self.mixing_model,
+            *brightness,
+            scaled_abundances=None if self.precision is None else self.scaled_abundances,
+            ordinary=self.stages[-1].brightness if self.stages else None,
+        )
+        self.cube = replace(self.cube, pixels=pixels)
         self.evidence = gather_evidence(
             self.cube.pixels,
             self.endmembers,
             self.cube.noise_std,
-            brightness=self.brightness_model.level,
-            brightness_precision=self.brightness_model.precision,
+            *brightness,
             endmember_std=self.endmember_std * (EXTRACTED_SHARE if self.extracted else 1.0),
         )
 
@@ -253,11 +269,20 @@ def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:
     return abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
 
 
-def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
+def scene_chains(cube: PreparedCube, scene: SceneModel, mixing_model: str) -> list[Chain]:
     """The chains of a part of a scene, which follow those of the whole."""
     chains = []
     for stages in scene.stages:
         start = stages[0].endmembers.to(cube.pixels)
         fixed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-        chains.append(Chain(cube, start, fixed, scene.brightness_model, extracted=scene.extracted, followed=stages))
+        chain = Chain(
+            cube,
+            start,
+            fixed,
+            scene.brightness_model,
+            extracted=scene.extracted,
+            mixing_model=mixing_model,
+            followed=stages,
+        )
+        chains.append(chain)
     return chains

@@ -17,8 +17,8 @@ Array = Any  # np.ndarray or torch.Tensor, or a list of them where the sizes of 
 class SemiBlindUnmixingOutput(BaseOutput):
     """Output of `SemiBlindUnmixingPipeline`; N cubes, batch axis always first, a list where sizes differ.
 
-    `brightness[..., None] * (abundances @ endmembers)` rebuilds the cube. Pixels without data are NaN in the maps,
-    masked bands are NaN in spectra.
+    `brightness[..., None] * (abundances @ endmembers)` rebuilds the cube (with a nonlinear `mixing_model`: its linear
+    part). Pixels without data are NaN in the maps, masked bands are NaN in spectra.
 
     Attributes:
         abundances: (N, H, W, R), non-negative, summing to one.

@@ -76,7 +76,7 @@ class SceneModel:
 
         Args:
             chains: the M chains of one cube.
-            call: `num_inference_steps` and `strength`.
+            call: `num_inference_steps`, `strength` and `mixing_model`.
 
         Returns:
             The model.
@@ -99,7 +99,7 @@ class SceneModel:
         """Refuse arguments that contradict the model.
 
         Args:
-            call: `num_inference_steps` and `strength` of the new call.
+            call: `num_inference_steps`, `strength` and `mixing_model` of the new call.
             ensemble_size: number of chains M of the new call.
             **known: what else the new call was given; all must be `None`, since the model says it.
 

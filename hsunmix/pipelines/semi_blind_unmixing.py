@@ -19,7 +19,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from ..hub import HubPipeline
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
-from ..physics import brightness_model
+from ..physics import MIXING_MODELS, brightness_model, linear_part
 from .chain import Chain, scene_chains
 from .ensemble import summarise
 from .output import SemiBlindUnmixingOutput
@@ -131,6 +131,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         strength: float | None = None,
         guidance_scale: float | None = None,
         brightness: str = "auto",
+        mixing_model: str = "linear",
         ensemble_size: int = 1,
         output_uncertainty: bool = False,
         batch_size: int | None = None,
@@ -159,6 +160,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             guidance_scale: weight of the data against the learned prior, positive.
             brightness: "free" (illumination varies; endmembers of equal maximum), "fixed" (abundances times endmembers
                 give the pixel), or "auto", which decides from the scene.
+            mixing_model: "linear"; "bilinear", the generalised bilinear model of Halimi et al. (2011), for light that
+                two materials of a pixel have scattered; or "postnonlinear", the polynomial post-nonlinear model of
+                Altmann et al. (2012). The nonlinear part of each pixel is estimated and taken out.
             ensemble_size: number of chains with different noise and endmember candidates that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.
@@ -189,9 +193,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         wanted = ["latents"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
         self.check_inputs(
             steps, strength, self._guidance_scale, num_endmembers, endmembers, fixed_endmembers, library,
-            ensemble_size, batch_size, output_type, callback_on_step_end, wanted,
+            ensemble_size, batch_size, output_type, callback_on_step_end, wanted, mixing_model,
         )  # fmt: skip
-        call = {"num_inference_steps": steps, "strength": strength}
+        call = {"num_inference_steps": steps, "strength": strength, "mixing_model": mixing_model}
         if scene is not None:
             scene.check(
                 call, ensemble_size, num_endmembers=num_endmembers, endmembers=endmembers, library=library,
@@ -208,16 +212,18 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         chains: list[Chain] = []
         for one, source in zip(cubes, generators, strict=True):
             if scene is not None:
-                chains += scene_chains(one, scene)
+                chains += scene_chains(one, scene, mixing_model)
                 continue
             starts = start_endmembers(
-                self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source
-            )
+                self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source,
+                mixing_model,
+            )  # fmt: skip
             exact = not bool(starts.movable.any())
-            model = brightness_model(one.pixels, starts.endmembers[0], one.noise_std, brightness, exact)
+            linear = linear_part(one.pixels, starts.endmembers[0], one.noise_std, mixing_model)
+            model = brightness_model(linear, starts.endmembers[0], one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             chains += [
-                Chain(one, start, starts.movable, model, starts.extracted, starts.error)
+                Chain(one, start, starts.movable, model, starts.extracted, starts.error, mixing_model)
                 for start in starts.endmembers  # [R, K]
             ]
         batches = self._group(chains, batch_size)
@@ -292,6 +298,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         output_type: str,
         callback: Any,
         callback_tensors: list[str],
+        mixing_model: str = "linear",
     ) -> None:
         """Refuse what can't be run, before any work is done.
 
@@ -308,6 +315,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             output_type: "np", "pt" or "latent".
             callback: `callback_on_step_end`.
             callback_tensors: `callback_on_step_end_tensor_inputs`.
+            mixing_model: of `hsunmix.physics.MIXING_MODELS`.
 
         Raises:
             ValueError: names the argument and says what is allowed.
@@ -325,6 +333,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             raise ValueError(f"`num_endmembers` must be an integer of 2 or more, but is {num_endmembers!r}.")
         if library is not None and (endmembers is not None or fixed_endmembers is not None):
             raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
+        if mixing_model not in MIXING_MODELS:
+            raise ValueError(f"`mixing_model` must be one of {', '.join(MIXING_MODELS)}, but is {mixing_model!r}.")
         if output_type not in ("np", "pt", "latent"):
             raise ValueError(f'`output_type` must be "np", "pt" or "latent", but is {output_type!r}.')
         if callback is not None and not callable(callback):

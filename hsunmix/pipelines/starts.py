@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ..endmembers import (
     match_endmembers,
     select_from_library,
 )
-from ..physics import spectral_angle
+from ..physics import linear_part, spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ def start_endmembers(
     library: Any,
     ensemble_size: int,
     generator: torch.Generator | None,
+    mixing_model: str = "linear",
 ) -> Starts:
     """E0 of every ensemble member.
 
@@ -65,6 +66,8 @@ def start_endmembers(
         library: (L, B) spectra to choose from, or `None`.
         ensemble_size: M.
         generator: source of randomness.
+        mixing_model: of `hsunmix.physics.MIXING_MODELS`; extraction, which knows linear mixtures only, is repeated on
+            the linear part of the pixels.
 
     Returns:
         The starts.
@@ -113,6 +116,10 @@ def start_endmembers(
         )
     else:
         starts, spread, method = _extract(cube, count, given, ensemble_size, generator)
+        if mixing_model != "linear":
+            pixels = linear_part(cube.pixels, starts[0], cube.noise_std, mixing_model)
+            linear = replace(cube, pixels=pixels)
+            starts, spread, method = _extract(linear, count, given, ensemble_size, generator)
         extracted, error = True, None if given is None else spread
         source = f"mostly by {method.replace('_', ' ')}{guessed}"
         if given is None:

@@ -35,7 +35,8 @@ class UnmixingOptions:
     Attributes:
         scene: those with which the scene as a whole is estimated: `num_endmembers`, `endmembers`, `fixed_endmembers`,
             `library`, `brightness`.
-        sampler: those of every call: `num_inference_steps`, `strength`, `ensemble_size`, `output_uncertainty`.
+        sampler: those of every call: `num_inference_steps`, `strength`, `mixing_model`, `ensemble_size`,
+            `output_uncertainty`.
         seed: of all randomness.
         batch_tiles: tiles per call of the pipeline.
         sample: pixels that the scene as a whole is estimated from, at most.

@@ -368,6 +368,7 @@ def test_options_give_finite_outputs(pipe, options):
         {"generator": [torch.Generator()] * 3},
         {"generator": 0},
         {"brightness": "bright"},
+        {"mixing_model": "cubic"},
     ],
     ids=str,
 )

@@ -1,0 +1,138 @@
+"""Nonlinear mixing: the part of each pixel that light makes on its way over several materials.
+
+With it taken out, the linear model holds and every other step works on what is left. Generalised bilinear model (GBM):
+Halimi et al., IEEE TGRS 2011. Polynomial post-nonlinear model (PPNM): Altmann et al., IEEE TIP 2012.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
+
+MIXING_MODELS = ("linear", "bilinear", "postnonlinear")
+"""Models that scenes can be unmixed with."""
+
+_GAMMA_MEAN, _GAMMA_STD = 0.5, 12**-0.5  # of interactions that are uniform in [0, 1]
+_CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
+_ROUNDS = 4  # from nothing; the second already comes near
+_PIXELS_AT_ONCE = 2048
+_BANDS_PER_ERROR = 9.0  # model errors are smooth along the spectrum: so many neighbouring bands repeat one
+
+
+def linear_part(
+    pixels: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    mixing_model: str,
+    brightness: float = 1.0,
+    brightness_precision: float = 0.0,
+    scaled_abundances: torch.Tensor | None = None,
+    ordinary: float | None = None,
+) -> torch.Tensor:
+    """The pixels without what a nonlinear model adds to their linear mixture, with given endmembers.
+
+    The model is linear in the coefficients of its nonlinear terms once these are computed from the last abundances:
+    abundances and coefficients are solved for together, the latter under a prior, and the terms computed anew. With
+    `b = s * a` the terms are `b_i e_i * b_j e_j / s` for each pair (GBM, coefficients in [0, 1]) or `(b E)^2 / s`
+    (PPNM), where s is 1 under ordinary illumination.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) reflectance.
+        noise_std: (B,) sensor noise.
+        mixing_model: of `MIXING_MODELS`.
+        brightness: expected brightness, used only with a positive precision.
+        brightness_precision: inverse variance of the brightness around it; 0 leaves it free.
+        scaled_abundances: (N, R) estimate of `s * a` to start from; least squares, and more rounds, when `None`.
+        ordinary: brightness that counts as 1; the median over the pixels when `None`.
+
+    Returns:
+        (N, B) in the dtype of `pixels`; for the linear model `pixels` itself.
+
+    Raises:
+        ValueError: for an unknown model.
+    """
+    if mixing_model not in MIXING_MODELS:
+        raise ValueError(f"`mixing_model` must be one of {', '.join(MIXING_MODELS)}, but is {mixing_model!r}.")
+    if mixing_model == "linear":
+        return pixels
+    part = torch.zeros_like(pixels)
+    rounds = _ROUNDS if scaled_abundances is None else 1
+    scaled = nnls(pixels, endmembers, noise_std) if scaled_abundances is None else scaled_abundances
+    weights = noise_std
+    solve = _interactions if mixing_model == "bilinear" else _curvature
+    for turn in range(rounds):
+        total = scaled.sum(1)
+        middle = float(total.median()) if ordinary is None else ordinary
+        relative = (total / max(middle, 1e-6)).clamp_min(1e-3)
+        known = (endmembers, weights, brightness, brightness_precision)
+        solved = [
+            solve(pixels[rows], scaled[rows].to(pixels.dtype), relative[rows].to(pixels.dtype), *known)
+            for rows in torch.arange(len(pixels), device=pixels.device).split(_PIXELS_AT_ONCE)
+        ]
+        scaled, part = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        if turn == 0:  # wrong endmembers must not be explained by interactions
+            residual = pixels - scaled.to(pixels.dtype) @ endmembers - part
+            excess = (residual.square().mean(0) - noise_std.square()).clamp_min(0).mean()
+            weights = (noise_std.square() + _BANDS_PER_ERROR * excess).sqrt()
+    return pixels - part
+
+
+def _interactions(
+    pixels: torch.Tensor,
+    scaled: torch.Tensor,
+    relative: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    brightness: float,
+    precision: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled abundances (n, R) and nonlinear part (n, B) of the GBM; pairs count like further endmembers."""
+    count = len(endmembers)
+    first, second = torch.triu_indices(count, count, 1, device=pixels.device)
+    products = endmembers[first] * endmembers[second]  # [Q, B]
+    terms = torch.cat([endmembers, products]).double()
+    weight = noise_std.double().reciprocal()
+    gram = (terms * weight.square()) @ terms.T  # [R + Q, R + Q]
+    rhs = ((pixels * weight.to(pixels.dtype)) @ (terms * weight).to(pixels.dtype).T).double()
+    pair_scale = scaled[:, first].double() * scaled[:, second].double() / relative.double()[:, None]  # [n, Q]
+    prior_precision = (_GAMMA_STD * pair_scale).clamp_min(1e-5).square().reciprocal()
+    prior = _GAMMA_MEAN * pair_scale
+    own = torch.zeros_like(rhs)
+    own[:, count:] = prior_precision
+    system = gram + torch.diag_embed(own)  # [n, R + Q, R + Q]
+    rhs[:, count:] += prior_precision * prior
+    if precision > 0:
+        system[:, :count, :count] += precision
+        rhs[:, :count] += precision * brightness
+    solution = solve_nonnegative(system, rhs)
+    interactions = torch.minimum(solution[:, count:], pair_scale)
+    return solution[:, :count], interactions.to(pixels.dtype) @ products
+
+
+def _curvature(
+    pixels: torch.Tensor,
+    scaled: torch.Tensor,
+    relative: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    brightness: float,
+    precision: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled abundances (n, R) and nonlinear part (n, B) of the PPNM; the last unknown is coefficient + bound."""
+    term = (scaled @ endmembers).square() / relative[:, None]  # [n, B]
+    shifted = pixels + _MOST_CURVATURE * term
+    gram, rhs = normal_equations(shifted, endmembers, noise_std)
+    if precision > 0:
+        gram, rhs = anchor_brightness(gram, rhs, brightness, precision)
+    weighted = term / noise_std.square()
+    count, prior_precision = len(endmembers), _CURVATURE_STD**-2
+    system = gram.new_zeros(len(pixels), count + 1, count + 1)
+    system[:, :count, :count] = gram
+    system[:, :count, count] = system[:, count, :count] = (weighted @ endmembers.T).double()
+    system[:, count, count] = (weighted * term).sum(1).double() + prior_precision
+    last = (weighted * shifted).sum(1).double() + prior_precision * _MOST_CURVATURE
+    solution = solve_nonnegative(system, torch.cat([rhs, last[:, None]], 1))
+    curvature = solution[:, count].clamp_max(2 * _MOST_CURVATURE) - _MOST_CURVATURE
+    return solution[:, :count], curvature.to(pixels.dtype)[:, None] * term

@@ -1,0 +1,80 @@
+"""The linear part of nonlinearly mixed pixels."""
+
+import pytest
+import torch
+
+from hsunmix.physics import MIXING_MODELS, fcls, linear_part, mix_bilinear, mix_linear, mix_postnonlinear
+
+NOISE = 1e-3
+
+
+def scene(mixing, num_pixels=600, rank=4, bands=60, seed=0):
+    """Noisy pixels, their linear part, endmembers, abundances."""
+    g = torch.Generator().manual_seed(seed)
+    knots = torch.rand(rank, 1, 7, generator=g)
+    endmembers = torch.nn.functional.interpolate(knots, size=bands, mode="linear")[:, 0] * 0.7 + 0.1
+    abundances = torch.rand(num_pixels, rank, generator=g).log().neg()
+    abundances = abundances / abundances.sum(1, keepdim=True)
+    linear = mix_linear(abundances, endmembers)
+    if mixing == "bilinear":
+        gamma = torch.rand(num_pixels, rank * (rank - 1) // 2, generator=g)
+        clean = mix_bilinear(abundances, endmembers, gamma)
+    else:
+        clean = mix_postnonlinear(abundances, endmembers, 0.6 * torch.rand(num_pixels, generator=g) - 0.3)
+    return clean + NOISE * torch.randn(clean.shape, generator=g), linear, endmembers, abundances
+
+
+def solve(pixels, endmembers, mixing, **options):
+    return linear_part(pixels, endmembers, torch.full((pixels.shape[1],), NOISE), mixing, **options)
+
+
+@pytest.mark.parametrize("mixing", ["bilinear", "postnonlinear"])
+@pytest.mark.parametrize("precision", [1e4, 0.0])
+def test_most_of_the_nonlinear_part_is_found(mixing, precision):
+    pixels, linear, endmembers, abundances = scene(mixing)
+    found = solve(pixels, endmembers, mixing, brightness_precision=precision)
+    assert (found - linear).square().mean() < 0.02 * (pixels - linear).square().mean()
+    before, after = ((fcls(x, endmembers) - abundances).square().mean().sqrt() for x in (pixels, found))
+    assert after < 0.5 * before
+
+
+@pytest.mark.parametrize("mixing", ["bilinear", "postnonlinear"])
+def test_order_of_the_endmembers_and_of_the_pixels_does_not_matter(mixing):
+    pixels, _, endmembers, _ = scene(mixing)
+    found = solve(pixels, endmembers, mixing)
+    torch.testing.assert_close(solve(pixels, endmembers[[2, 0, 3, 1]], mixing), found, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(solve(pixels.flip(0), endmembers, mixing), found.flip(0), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mixing", ["bilinear", "postnonlinear"])
+def test_the_unit_of_brightness_does_not_matter(mixing):
+    """With free brightness endmembers have any scale: what counts is the brightness against the ordinary one."""
+    pixels, _, endmembers, _ = scene(mixing)
+    found = solve(pixels, endmembers, mixing)
+    torch.testing.assert_close(solve(pixels, 2 * endmembers, mixing), found, atol=2e-4, rtol=1e-3)
+
+
+def test_many_pixels_at_once_give_what_few_do():
+    pixels, _, endmembers, _ = scene("bilinear", num_pixels=2500)
+    some = pixels[:300]
+    options = {"ordinary": 1.0, "brightness_precision": 1e4}
+    whole = solve(pixels, endmembers, "bilinear", **options)[:300]
+    torch.testing.assert_close(solve(some, endmembers, "bilinear", **options), whole, atol=1e-3, rtol=0)
+
+
+def test_going_on_from_an_estimate_repeats_nothing():
+    pixels, linear, endmembers, abundances = scene("bilinear")
+    found = solve(pixels, endmembers, "bilinear", scaled_abundances=abundances, ordinary=1.0)
+    assert (found - linear).square().mean() < 0.02 * (pixels - linear).square().mean()
+
+
+def test_linear_pixels_are_left_alone():
+    pixels, _, endmembers, _ = scene("bilinear")
+    assert solve(pixels, endmembers, "linear") is pixels
+    assert MIXING_MODELS[0] == "linear"
+
+
+def test_an_unknown_model_is_refused():
+    pixels, _, endmembers, _ = scene("bilinear")
+    with pytest.raises(ValueError, match="`mixing_model` must be one of linear, bilinear"):
+        solve(pixels, endmembers, "cubic")
