@@ -33,8 +33,9 @@ LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per c
 EXTRACTED_SHARE = 0.25
 # Fitted on simulated scenes of held-out materials, so that 90 % intervals cover about 90 %: factors of the posterior's
 # standard deviation (data and prior are taken for independent there) and of the variance that endmembers leak.
-CALIBRATION_GIVEN = (1.25, 0.75)
-CALIBRATION_EXTRACTED = (2.75, 4.0)
+_CALIBRATION_GIVEN = (1.25, 0.75)
+_CALIBRATION_EXTRACTED = (2.75, 4.0)
+_CALIBRATION_CORRECTED = (2.0, 2.0)
 # Factor of the variance that the endmember network expects: on simulated scenes of held-out materials its errors are
 # 1.0 (10 dB) to 1.7 times (30 dB) smaller than it says, those of corrected spectra about as large as they say.
 _NETWORK_VARIANCE = 0.5
@@ -53,6 +54,7 @@ class Chain:
         extracted: all pixels of this cube have placed the start.
         start_error: (R,) how far off the start is expected to be, radians; `None` where nothing but the network tells.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
+        corrected: they have done so from spectra that the user gave.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
         stages: the start, and the state after each denoising step.
         observed: (N, K) the measured pixels.
@@ -78,6 +80,7 @@ class Chain:
     extracted: bool = False
     start_error: torch.Tensor | None = None
     mixing_model: str = "linear"
+    corrected: bool = False
     followed: list[Stage] | None = None
     stages: list[Stage] = field(default_factory=list)
     observed: torch.Tensor = field(init=False)
@@ -96,6 +99,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         self.observed = self.cube.pixels
+        self.corrected |= self.extracted and self.start_error is not None
         if self.followed is not None:
             self.follow(0)
             self.scaled_abundances = self.evidence.scaled_abundances
@@ -200,7 +204,7 @@ class Chain:
 
     def abundance_std(self) -> torch.Tensor:
         """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
-        scale, leaking = CALIBRATION_EXTRACTED if self.extracted else CALIBRATION_GIVEN
+        scale, leaking = calibration(self.extracted, self.corrected)
         evidence = self.evidence
         confidence = (evidence.confidence if self.confidence is None else self.confidence)[:, None]
         trust = None if self.precision is None else self.precision / confidence
@@ -264,6 +268,13 @@ class Chain:
         return endmembers / endmembers.amax(1, keepdim=True).clamp_min(1e-6)
 
 
+def calibration(extracted: bool, corrected: bool) -> tuple[float, float]:
+    """Factors of the posterior's standard deviation and of the leaking variance, by what is known of the endmembers."""
+    if corrected:
+        return _CALIBRATION_CORRECTED
+    return _CALIBRATION_EXTRACTED if extracted else _CALIBRATION_GIVEN
+
+
 def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:
     abundances = abundances.clamp(0, 1)
     return abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
@@ -282,6 +293,7 @@ def scene_chains(cube: PreparedCube, scene: SceneModel, mixing_model: str) -> li
             scene.brightness_model,
             extracted=scene.extracted,
             mixing_model=mixing_model,
+            corrected=scene.corrected,
             followed=stages,
         )
         chains.append(chain)

@@ -55,6 +55,7 @@ class SceneModel:
         noise_std: (K,) standard deviation of the noise.
         brightness_model: prior on the brightness.
         extracted: all pixels of the scene have placed the endmembers.
+        corrected: they have done so from spectra that the user gave.
         stages: for each of the M chains its start and its state after each denoising step.
         call: arguments of that call which the next one must repeat.
     """
@@ -67,6 +68,7 @@ class SceneModel:
     noise_std: torch.Tensor
     brightness_model: BrightnessModel
     extracted: bool
+    corrected: bool
     stages: list[list[Stage]]
     call: dict[str, Any]
 
@@ -91,6 +93,7 @@ class SceneModel:
             noise_std=cube.noise_std,
             brightness_model=chains[0].brightness_model,
             extracted=chains[0].extracted,
+            corrected=chains[0].corrected,
             stages=[list(chain.stages) for chain in chains],
             call=call,
         )
@@ -171,6 +174,7 @@ class SceneModel:
             "scale": self.scale,
             "brightness_model": vars(self.brightness_model),
             "extracted": self.extracted,
+            "corrected": self.corrected,
             "chains": len(self.stages),
             "call": self.call,
         }
@@ -204,6 +208,7 @@ class SceneModel:
             noise_std=tensors["noise_std"],
             brightness_model=BrightnessModel(**about["brightness_model"]),
             extracted=about["extracted"],
+            corrected=about["corrected"],
             stages=chains,
             call=about["call"],
         )

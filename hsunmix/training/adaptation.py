@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
 from ..physics import gather_evidence, scatter, unit_rows
 from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
-from ..pipelines.chain import CALIBRATION_EXTRACTED, CALIBRATION_GIVEN, EXTRACTED_SHARE
+from ..pipelines.chain import EXTRACTED_SHARE, calibration
 from ..pipelines.processor import PreparedCube
 from .arguments import argument_parser
 from .crops import random_crop
@@ -71,7 +71,7 @@ class SceneExamples(Dataset):
         self.abundances, self.shade = filled[0], filled[2][..., None]
         rebuilt = self.shade * (self.abundances @ self.endmembers)
         self.misfit = _excess(self.cube - rebuilt, self.noise_std, cube.valid)
-        self.std = filled[1] / (CALIBRATION_EXTRACTED if scene.extracted else CALIBRATION_GIVEN)[0]
+        self.std = filled[1] / calibration(scene.extracted, scene.corrected)[0]
 
     def __len__(self) -> int:
         return self.length
