@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..evaluation.benchmark import cells
+from ..visualization import plot_sparsification
+from ..visualization.report import save_figure
 from .released import fill_readme, read_measurements, render
 
 
@@ -56,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif not same:
             path.write_text(text, encoding="utf-8")
             print(path)
+    if not args.check:
+        found = read_measurements(
+            args.root / "model_cards" / "results", args.root / "hsunmix" / "checkpoints" / "base"
+        )
+        some = {key: cell for key, cell in cells(found.scenes).items() if key[1] in ("given", "blind")}
+        save_figure(plot_sparsification(some), args.root / "docs" / "sparsification.png")
     return status
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 from safetensors.torch import load_file
 
@@ -84,6 +85,28 @@ def scene_table(found: Measurements) -> str:
 def method_table(found: Measurements) -> str:
     """Markdown: other methods beside hsunmix, where the benchmark ran them."""
     return comparison.as_markdown(comparison.rows(found.scenes, found.methods))
+
+
+def cost_table(found: Measurements) -> str:
+    """Markdown: time and memory of hsunmix and of the other methods."""
+    return comparison.cost_table(comparison.rows(found.scenes, found.methods))
+
+
+def rank_correlations(found: Measurements) -> str:
+    """Markdown: how well uncertainty ranks the pixels by their error; medians over the scenes by track and noise."""
+    cells = {key: cell for key, cell in benchmark.cells(found.scenes).items() if cell[0].rank_correlation is not None}
+    levels = sorted({key[2] for key in cells}, key=lambda level: -1e9 if level is None else -level)
+    lines = ["| track | " + " | ".join(benchmark.noise_name(level) for level in levels) + " |"]
+    lines.append("|---" * (1 + len(levels)) + "|")
+    for track in dict.fromkeys(key[1] for key in cells):
+        entries = []
+        for level in levels:
+            values = [
+                benchmark.median(cell, "rank_correlation") for key, cell in cells.items() if key[1:] == (track, level)
+            ]
+            entries.append(f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "")
+        lines.append("| " + " | ".join([track, *entries]) + " |")
+    return "\n".join(lines)
 
 
 def held_out_table(found: Measurements) -> str:
@@ -280,14 +303,16 @@ def fill_readme(text: str, found: Measurements, peers: Path) -> str:
     tables = {
         "peers": peer_table(found, peers),
         "methods": method_table(found),
+        "cost": cost_table(found),
         "scenes": scene_table(found),
+        "ranks": rank_correlations(found),
         "held-out": held_out_table(found),
     }
     for name, table in tables.items():
-        begin, end = f"<!-- results: {name} -->\n", f"\n<!-- end of results: {name} -->"
+        begin, end = f"<!-- results: {name} -->\n", f"<!-- end of results: {name} -->"
         before, found_begin, rest = text.partition(begin)
         _, found_end, after = rest.partition(end)
         if not (found_begin and found_end):
             raise ValueError(f"README.md lacks the comments `{begin.strip()}` and `{end.strip()}`.")
-        text = f"{before}{begin}{table}{end}{after}"
+        text = f"{before}{begin}{table}\n{end}{after}"
     return text

@@ -29,12 +29,12 @@ tracks: given (exact endmembers), perturbed (turned by exactly 5 degrees), blind
 methods: on the blind track vca, spa (successive projections), archetypes, minimum_volume, each followed by least
          squares with fixed and with free brightness, of which the table has the better; on the library track sunsal,
          sunsal_tv
-files written to DIR: benchmark.json (every run), benchmark.md (medians over the seeds), runs.jsonl (for --resume);
-        with --methods benchmark.png
+files written to DIR: benchmark.json (every run), benchmark.md (medians over the seeds), sparsification.png (does the
+        uncertainty rank pixels by their error?), runs.jsonl (for --resume); with --methods benchmark.png
 """
 
-PICTURE, LOG = "benchmark.png", "runs.jsonl"
-FILES = ("benchmark.json", "benchmark.md", PICTURE, LOG)
+PICTURE, SPARSIFICATION, LOG = "benchmark.png", "sparsification.png", "runs.jsonl"
+FILES = ("benchmark.json", "benchmark.md", PICTURE, SPARSIFICATION, LOG)
 METHODS = ("vca", "spa", "archetypes", "minimum_volume", "sunsal", "sunsal_tv")
 TRACK_NAMES = ("given", "perturbed", "blind", "library")
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the benchmark, write its files, print the tables."""
     from hsunmix.data import read_library, write_json
     from hsunmix.evaluation import benchmark, comparison
-    from hsunmix.visualization import plot_error_by_noise
+    from hsunmix.visualization import plot_error_by_noise, plot_sparsification
     from hsunmix.visualization.report import save_figure
 
     if args.simulated and args.library is None:
@@ -128,9 +128,10 @@ def run(args: argparse.Namespace) -> int:
     result = measurement(pipe, args, benchmark.as_records(scores))
     if compared:
         rows = comparison.rows(scores, compared)
-        tables.append(comparison.as_markdown(rows))
+        tables += [comparison.as_markdown(rows), comparison.cost_table(rows)]
         result["methods"] = comparison.as_records(compared)
         save_figure(plot_error_by_noise(rows), folder / PICTURE)
+    save_figure(plot_sparsification(benchmark.cells(scores)), folder / SPARSIFICATION)
     write_json(folder / "benchmark.json", result)
     (folder / "benchmark.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
     if not args.quiet:

@@ -9,6 +9,7 @@ from .metrics import (
     perturb_endmembers,
     psnr,
     rmse,
+    sparsification,
     spectral_angle,
     spectral_angles,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "perturb_endmembers",
     "psnr",
     "rmse",
+    "sparsification",
     "spectral_angle",
     "spectral_angles",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import torch
 from ..data import SpectralLibrary, read_cube, read_library
 from ..physics import fcls, nnls, split_brightness
 from ..simulation import benchmark_scene
-from .metrics import add_noise, evaluate, perturb_endmembers
+from .memory import forget_peak, peak_memory
+from .metrics import add_noise, evaluate, perturb_endmembers, sparsification
 
 TRACKS = ("given", "perturbed", "blind")
 
@@ -55,6 +56,11 @@ class Score:
             on other tracks from those of the coarse estimate.
         coverage: share of the abundances that lie in their 90 % intervals.
         interval: mean width of those.
+        peak_mb: largest memory of the process during the run, MB; `None` where the system does not say.
+        rank_correlation: of error and uncertainty over the pixels.
+        sparsification: RMSE of the pixels that are left when 0, 10, ... 90 % of them are left out, the most uncertain
+            first.
+        sparsification_oracle: the same, the largest errors first.
     """
 
     scene: str
@@ -70,6 +76,10 @@ class Score:
     interval: float
     seconds: float
     brightness: str
+    peak_mb: float | None = None
+    rank_correlation: float | None = None
+    sparsification: list[float] = field(default_factory=list)
+    sparsification_oracle: list[float] = field(default_factory=list)
 
 
 def load_reference_scene(path: Path | str) -> ReferenceScene:
@@ -170,6 +180,7 @@ def _score(
     facts = {"wavelengths": scene.wavelengths, "reflectance_scale": 1.0}
     if track == "unmoved":  # wrong spectra that count as exact would say nothing about the brightness
         start["brightness"] = pipe(observed, **facts, **starts["perturbed"], num_inference_steps=0).brightness_mode[0]
+    forget_peak()
     began = time.perf_counter()
     out = pipe(
         observed,
@@ -179,7 +190,7 @@ def _score(
         **start,
         **settings,
     )
-    seconds = time.perf_counter() - began
+    seconds, peak_mb = time.perf_counter() - began, peak_memory()
     truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
     coarse_endmembers = out.coarse_endmembers[0]
     solved = coarse_endmembers
@@ -206,6 +217,12 @@ def _score(
         interval=float(np.nanmean(upper - lower)),
         seconds=seconds,
         brightness=out.brightness_mode[0],
+        peak_mb=peak_mb,
+        **sparsification(
+            out.abundances[0][:, :, refined["order"]],
+            scene.abundances,
+            out.abundance_uncertainty[0][:, :, refined["order"]],
+        ),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from .baselines import BLIND, SPARSE, most_abundant
 from .benchmark import ReferenceScene, Score, closed_form, noise_name, scene_group
+from .memory import forget_peak, peak_memory
 from .metrics import add_noise, evaluate
 
 METHODS = (*BLIND, *SPARSE)
@@ -34,6 +35,7 @@ class MethodScore:
         sad: mean spectral angle, radians.
         sre_db: signal over error of the abundances in dB (Iordache et al., IEEE TGRS 2012), by brightness.
         seconds: of the method, without the inversion.
+        peak_mb: largest memory of the process during the run, MB; `None` where the system does not say.
     """
 
     scene: str
@@ -45,6 +47,7 @@ class MethodScore:
     sad: float
     sre_db: dict[str, float]
     seconds: float
+    peak_mb: float | None = None
 
 
 def compare(
@@ -113,10 +116,11 @@ def _key(score: MethodScore) -> tuple[Any, ...]:
 def _score(scene: ReferenceScene, method: str, track: str, level: float | None, seed: int) -> MethodScore:
     observed = add_noise(scene.cube, level)
     cube, count = torch.from_numpy(np.asarray(observed, dtype=np.float64)), len(scene.endmembers)
+    forget_peak()
     began = time.perf_counter()
     if method in BLIND:
         spectra = BLIND[method](cube, count, torch.Generator().manual_seed(seed)).numpy()
-        seconds = time.perf_counter() - began
+        seconds, peak_mb = time.perf_counter() - began, peak_memory()
         maximum = spectra.max(axis=1, keepdims=True).clip(1e-9)
         starts = {"free": spectra / maximum, "fixed": spectra}
         results = {mode: (one, closed_form(observed, one, mode)) for mode, one in starts.items()}
@@ -124,7 +128,7 @@ def _score(scene: ReferenceScene, method: str, track: str, level: float | None, 
         library = _library(scene)
         found = SPARSE[method](cube, torch.from_numpy(library)).numpy()
         chosen, maps = most_abundant(found, count)
-        seconds = time.perf_counter() - began
+        seconds, peak_mb = time.perf_counter() - began, peak_memory()
         results = {"free": (library[chosen], maps)}
     truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
     errors = {mode: evaluate(*result, truth) for mode, result in results.items()}
@@ -139,6 +143,7 @@ def _score(scene: ReferenceScene, method: str, track: str, level: float | None, 
         sad=errors["free"]["sad"],
         sre_db={mode: 10 * np.log10(power / max(one["abundance_rmse"] ** 2, 1e-30)) for mode, one in errors.items()},
         seconds=seconds,
+        peak_mb=peak_mb,
     )
 
 
@@ -168,6 +173,7 @@ class Row:
         rmse: abundance RMSE.
         sad: mean spectral angle, radians.
         seconds: of a run.
+        peak_mb: memory of a run, `None` where it is not known.
     """
 
     scene: str
@@ -178,6 +184,7 @@ class Row:
     rmse: float
     sad: float
     seconds: float
+    peak_mb: float | None = None
 
 
 def rows(ours: Iterable[Score], others: Iterable[MethodScore]) -> list[Row]:
@@ -214,7 +221,9 @@ def _row(key: tuple[str, str, float | None], method: str, runs: Sequence[Any]) -
     medians = {mode: float(np.median(values)) for mode, values in errors.items()}
     best = min(medians, key=lambda mode: medians[mode])
     seconds = float(np.median([run.seconds for run in runs]))
-    return Row(*key, method, best, medians[best], float(np.median(angles)), seconds)
+    peaks = [run.peak_mb for run in runs if run.peak_mb is not None]
+    peak_mb = float(np.median(peaks)) if peaks else None
+    return Row(*key, method, best, medians[best], float(np.median(angles)), seconds, peak_mb)
 
 
 def as_markdown(table: Sequence[Row]) -> str:
@@ -232,6 +241,21 @@ def as_markdown(table: Sequence[Row]) -> str:
             lines.append("| " + " | ".join([scene, noise_name(level), *entries]) + " |")
         tracks.append("\n".join(lines))
     return "\n\n".join(tracks)
+
+
+def cost_table(table: Sequence[Row]) -> str:
+    """Time and memory of every method in Markdown, medians over the noise levels, a line for each scene and track."""
+    methods = [name for name in (OURS, *METHODS) if any(row.method == name for row in table)]
+    lines = ["| seconds / MB | track | " + " | ".join(methods) + " |", "|---" * (2 + len(methods)) + "|"]
+    for scene, track in dict.fromkeys((row.scene, row.track) for row in table):
+        entries = []
+        for name in methods:
+            chosen = [row for row in table if (row.scene, row.track, row.method) == (scene, track, name)]
+            peaks = [row.peak_mb for row in chosen if row.peak_mb is not None]
+            memory = f" / {np.median(peaks):.0f}" if peaks else ""
+            entries.append(f"{np.median([row.seconds for row in chosen]):.1f}{memory}" if chosen else "")
+        lines.append("| " + " | ".join([scene, track, *entries]) + " |")
+    return "\n".join(lines)
 
 
 def _entry(row: Row, best: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import spearmanr
 
 __all__ = [
     "abundance_rmse",
@@ -199,6 +200,37 @@ def evaluate(endmembers: Any, abundances: Any, scene: Mapping[str, Any], brightn
         "order": order.tolist(),
         "finite": finite,
     }
+
+
+def sparsification(estimate: Any, reference: Any, uncertainty: Any, steps: int = 10) -> dict[str, Any]:
+    """How well the uncertainty ranks the pixels by their error (sparsification curves: Ilg et al., ECCV 2018).
+
+    Args:
+        estimate: (H, W, R) abundances.
+        reference: (H, W, R).
+        uncertainty: (H, W, R) standard deviations.
+        steps: of the curves.
+
+    Returns:
+        `sparsification`: (steps,) RMSE of the pixels that are left when the share 0, 1/steps, ... of them is left out,
+        the most uncertain first; `sparsification_oracle`: the largest errors first, the best that any ranking can do;
+        `rank_correlation` of error and uncertainty over the pixels (Spearman; 0 where one of them is constant).
+
+    Raises:
+        ValueError: shapes that don't agree.
+    """
+    _same_shape(estimate, reference)
+    _same_shape(uncertainty, reference)
+    values = (np.asarray(estimate, dtype=np.float64) - np.asarray(reference, dtype=np.float64), uncertainty)
+    error, doubt = (np.square(np.nan_to_num(x)).mean(axis=-1).ravel() for x in values)  # mean squares per pixel
+    kept = [len(error) - len(error) * step // steps for step in range(steps)]
+    curves = [
+        [float(np.sqrt(error[order[:count]].mean())) for count in kept]
+        for order in (np.argsort(doubt), error.argsort())
+    ]
+    constant = np.ptp(error) == 0 or np.ptp(doubt) == 0
+    correlation = 0.0 if constant else float(spearmanr(error, doubt).statistic)
+    return {"sparsification": curves[0], "sparsification_oracle": curves[1], "rank_correlation": correlation}
 
 
 def add_noise(cube: Any, snr_db: float | None, seed: int = 0) -> np.ndarray:

@@ -269,7 +269,7 @@ class Chain:
 
 
 def calibration(extracted: bool, corrected: bool) -> tuple[float, float]:
-    """Factors of the posterior's standard deviation and of the leaking variance, by what is known of the endmembers."""
+    """Factors of the posterior's deviation and of the leaking variance, by what is known of the endmembers."""
     if corrected:
         return _CALIBRATION_CORRECTED
     return _CALIBRATION_EXTRACTED if extracted else _CALIBRATION_GIVEN

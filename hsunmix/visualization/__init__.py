@@ -1,7 +1,7 @@
 """Pictures of cubes and of unmixing results, as matplotlib figures that need no display."""
 
 from .composite import color_composite, plot_composite, plot_preview, scene_preview
-from .curves import plot_error_by_noise, plot_error_by_scenes, plot_validation
+from .curves import plot_error_by_noise, plot_error_by_scenes, plot_sparsification, plot_validation
 from .html import write_report
 from .maps import plot_abundances, plot_brightness, plot_residual
 from .report import save_figures
@@ -18,6 +18,7 @@ __all__ = [
     "plot_pixel",
     "plot_preview",
     "plot_residual",
+    "plot_sparsification",
     "plot_validation",
     "save_figures",
     "scene_preview",

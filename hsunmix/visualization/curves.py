@@ -1,4 +1,4 @@
-"""Curves of errors: over the steps of a training, and over the noise of a benchmark."""
+"""Curves of errors: over the steps of a training, over the noise of a benchmark, over the pixels that are left out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .style import FAINT, PALETTE, new_figure
 
-__all__ = ["plot_error_by_noise", "plot_error_by_scenes", "plot_validation"]
+__all__ = ["plot_error_by_noise", "plot_error_by_scenes", "plot_sparsification", "plot_validation"]
 
 _ERRORS = {"rmse": "abundance RMSE", "sad": "spectral angle (rad)"}
 _STARTS = {"closed_form": "least squares", "moved": "closed-form step", "coarse": "start"}
@@ -53,6 +53,59 @@ def plot_error_by_noise(rows: Sequence[Any]) -> Any:
     grid[1, 0].set_ylabel("spectral angle (rad)")
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8, frameon=False)
+    return figure
+
+
+def plot_sparsification(cells: Mapping[tuple[str, str, float | None], Sequence[Any]]) -> Any:
+    """Error of the pixels that are left when the most uncertain ones are left out: a panel for each scene and track.
+
+    Args:
+        cells: of `hsunmix.evaluation.benchmark.cells`.
+
+    Returns:
+        A matplotlib figure; dotted is what leaving out the largest errors would give. Curves are means over the runs
+        of a cell, in units of the error of all pixels.
+
+    Raises:
+        ValueError: no run has a curve.
+    """
+    panels: dict[tuple[str, str], dict[float | None, list[Any]]] = {}
+    for (scene, track, level), runs in cells.items():
+        curves = [run for run in runs if run.sparsification and run.sparsification[0] > 0]
+        if curves:
+            panels.setdefault((scene, track), {})[level] = curves
+    if not panels:
+        raise ValueError("`cells` have no curves: nothing was measured.")
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = new_figure(1.2 + 2.6 * columns, 0.8 + 2.4 * lines)
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    levels = sorted({level for panel in panels.values() for level in panel}, key=lambda x: -1e9 if x is None else -x)
+    for axes, (name, panel) in zip(grid.flat, panels.items(), strict=False):
+        for color, level in zip(cycle(PALETTE), levels, strict=False):
+            for curve, style in (("sparsification", "-"), ("sparsification_oracle", ":")):
+                values = [np.asarray(getattr(one, curve)) / getattr(one, curve)[0] for one in panel.get(level, ())]
+                if values:
+                    label = ("clean" if level is None else f"{level:g} dB") if style == "-" else None
+                    share = np.linspace(0, 100, len(values[0]), endpoint=False)
+                    axes.plot(share, np.mean(values, axis=0), style, color=color, label=label)
+        axes.set_title(", ".join(name), fontsize=8)
+        axes.set_ylim(0, None)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[-1]:
+        axes.set_xlabel("most uncertain pixels left out (%)", fontsize=8)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("RMSE / that of all", fontsize=8)
+    handles = {name: line for axes in grid.flat for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=8,
+        frameon=False,
+    )
     return figure
 
 

@@ -11,6 +11,7 @@ from hsunmix.endmembers.geometric import successive_projections
 from hsunmix.evaluation import comparison, match_endmembers, spectral_angles
 from hsunmix.evaluation.baselines import BLIND, _backward, _forward, most_abundant, sunsal, sunsal_tv
 from hsunmix.evaluation.benchmark import ReferenceScene, Score
+from hsunmix.evaluation.memory import forget_peak, peak_memory
 from hsunmix.evaluation.metrics import add_noise
 from hsunmix.physics import nnls, unit_rows
 from hsunmix.simulation import parametric_spectra
@@ -117,6 +118,32 @@ def test_the_table_has_the_better_setting_of_each_method_and_ours_beside():
     lines = comparison.as_markdown(table).splitlines()
     assert lines[0].endswith("| SNR | hsunmix | vca |") and lines[0].startswith("| blind")
     assert lines[2] == "| simulated | 20 dB | **0.050** / 0.020 auto | 0.200 / 0.100 fixed |"
+
+
+def test_time_and_memory_of_every_method():
+    rows = [
+        comparison.Row("a", "blind", level, method, "free", 0.1, 0.1, seconds, memory)
+        for level, method, seconds, memory in [
+            (None, "vca", 0.1, 300.0), (20.0, "vca", 0.3, 500.0), (None, "hsunmix", 2.0, 700.0),
+            (20.0, "hsunmix", 4.0, None),
+        ]
+    ]  # fmt: skip
+    lines = comparison.cost_table(
+        [*rows, comparison.Row("b", "blind", None, "spa", "free", 0.1, 0.1, 1.0)]
+    ).splitlines()
+    assert lines[0] == "| seconds / MB | track | hsunmix | vca | spa |"
+    assert lines[2:] == ["| a | blind | 3.0 / 700 | 0.2 / 400 |  |", "| b | blind |  |  | 1.0 |"]
+
+
+@pytest.mark.skipif(peak_memory() is None, reason="this system does not say")
+def test_peak_memory_is_that_of_what_ran_since():
+    forget_peak()
+    before = peak_memory()
+    block = np.ones(40 * 2**20, np.float64)  # 320 MB
+    del block
+    during = peak_memory()
+    forget_peak()
+    assert during > before + 250 and peak_memory() < during - 250
 
 
 def test_a_library_on_other_bands_is_brought_to_those_of_the_scene():

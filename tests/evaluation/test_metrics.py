@@ -14,6 +14,7 @@ from hsunmix.evaluation import (
     perturb_endmembers,
     psnr,
     rmse,
+    sparsification,
     spectral_angle,
     spectral_angles,
 )
@@ -144,3 +145,20 @@ class TestAgainstTheReferenceDefinition:
             reference.perturb_endmembers(scene["endmembers"], 5, 7),
             atol=1e-12,
         )
+
+
+def test_sparsification_of_a_perfect_a_useless_and_a_wrong_ranking():
+    random = np.random.default_rng(0)
+    reference = random.dirichlet(np.ones(3), (30, 40))
+    error = random.normal(size=(30, 40, 1)) * np.array([1.0, 0.5, -1.5]) * 0.1
+    right, wrong, blind = (
+        sparsification(reference + error, reference, doubt)
+        for doubt in (np.abs(error), 1 / (1 + np.abs(error)), np.ones_like(reference))
+    )
+    np.testing.assert_allclose(right["sparsification"], right["sparsification_oracle"])
+    assert right["sparsification"][0] == pytest.approx(np.sqrt(np.square(error).mean()))
+    assert right["rank_correlation"] == pytest.approx(1) and wrong["rank_correlation"] == pytest.approx(-1)
+    assert np.all(np.diff(right["sparsification"]) < 0) and np.all(np.diff(wrong["sparsification"]) > 0)
+    assert blind["rank_correlation"] == 0 and len(blind["sparsification"]) == 10
+    with pytest.raises(ValueError):
+        sparsification(reference, reference, reference[:10])

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from hsunmix.visualization import (
     plot_error_by_scenes,
     plot_pixel,
     plot_residual,
+    plot_sparsification,
     save_figures,
 )
 
@@ -265,6 +268,25 @@ def test_error_by_noise_has_a_line_for_each_method_and_gaps_where_it_did_not_run
     np.testing.assert_array_equal(np.isnan(ours.get_ydata()), [False, True])
     with pytest.raises(ValueError, match="nothing was measured"):
         plot_error_by_noise([])
+
+
+def test_sparsification_has_a_panel_for_each_scene_and_track():
+    def run(values):
+        return SimpleNamespace(sparsification=values, sparsification_oracle=[x / 2 for x in values])
+
+    cells = {
+        ("a", "blind", 20.0): [run([0.2, 0.1]), run([0.4, 0.1])],
+        ("a", "blind", None): [run([0.1, 0.1])],
+        ("a", "given", None): [run([])],
+        ("b", "given", None): [run([0.0, 0.0])],
+    }
+    (panel,) = [axes for axes in plot_sparsification(cells).axes if axes.lines]
+    assert panel.get_title() == "a, blind" and len(panel.lines) == 4
+    named = {line.get_label(): line for line in panel.lines}
+    np.testing.assert_allclose(named["20 dB"].get_ydata(), [1.0, 0.375])  # each run in units of its own error
+    assert list(named["clean"].get_xdata()) == [0, 50]
+    with pytest.raises(ValueError, match="nothing was measured"):
+        plot_sparsification({})
 
 
 def test_error_by_scenes_has_a_curve_for_each_size_and_its_start():
