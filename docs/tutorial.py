@@ -21,7 +21,7 @@ import torch
 
 import hsunmix
 from hsunmix.data import SpectralLibrary, open_cube, read_cube, write_cube, write_library
-from hsunmix.endmembers import estimate_num_endmembers
+from hsunmix.endmembers import number_probabilities
 from hsunmix.evaluation import evaluate, perturb_endmembers
 from hsunmix.simulation import SceneSimulator, parametric_spectra, preset_sensor
 from hsunmix.visualization import save_figures
@@ -94,8 +94,8 @@ save_figures(
     coarse_abundances=blind.coarse_abundances[0][..., coarse["order"]],
     reference_abundances=truth["abundances"],
 )
-number = estimate_num_endmembers(torch.from_numpy(cube).flatten(0, 1))
-print(f"estimated number of endmembers: {number}, true: 4")
+probabilities = number_probabilities(torch.from_numpy(cube).flatten(0, 1))
+print("probability of each number of endmembers:", {n: round(p, 2) for n, p in probabilities.items()}, "true: 4")
 
 # The pixels are rebuilt from what comes out, up to the noise:
 rebuilt = blind.brightness[0][..., None] * (blind.abundances[0] @ blind.endmembers[0])

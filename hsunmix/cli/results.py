@@ -179,8 +179,27 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[str], mode: str) -> dict[str, Any]:
-    """What was unmixed and what came out, in a few numbers for summary.json."""
+def summarize(
+    cube: Cube,
+    maps: SceneMaps,
+    spectra: dict[str, Any],
+    names: list[str],
+    mode: str,
+    numbers: dict[int, float] | None,
+) -> dict[str, Any]:
+    """What was unmixed and what came out, in a few numbers for summary.json.
+
+    Args:
+        cube: the scene.
+        maps: its maps.
+        spectra: of the pipeline's output, by name.
+        names: of the endmembers.
+        mode: of the brightness.
+        numbers: how probable each number of endmembers is, where it was estimated.
+
+    Returns:
+        The summary, without the settings.
+    """
     from hsunmix.pipelines.quality import QUALITY_CLASSES, residual_over_noise, unexplained
 
     step = max(1, int(np.ceil(np.sqrt(maps.brightness.size / _STATISTICS))))
@@ -199,6 +218,7 @@ def summarize(cube: Cube, maps: SceneMaps, spectra: dict[str, Any], names: list[
             else [cube.wavelengths.min(), cube.wavelengths.max()],
         },
         "num_endmembers": len(names),
+        "num_endmembers_probabilities": numbers,
         "endmembers": [
             {
                 "name": name,
@@ -266,7 +286,15 @@ def number_of_materials(summary: dict[str, Any]) -> str:
     """How many there are, and whether that was known."""
     settings = summary["settings"]
     known = any(settings.get(key) is not None for key in ("num_endmembers", "endmembers", "fixed_endmembers"))
-    return f"{summary['num_endmembers']} endmembers" + ("" if known else " (number estimated; -r sets it)")
+    words = f"{summary['num_endmembers']} endmembers"
+    if known:
+        return words
+    numbers = summary.get("num_endmembers_probabilities") or {}
+    likely = sorted(numbers.items(), key=lambda item: -item[1])[:3]
+    found = (
+        ": " + ", ".join(f"{count} with {100 * probability:.0f} %" for count, probability in likely) if likely else ""
+    )
+    return f"{words} (number estimated{found}; -r sets it)"
 
 
 def how_well_explained(summary: dict[str, Any]) -> str:

@@ -199,6 +199,7 @@ def _write(
     num_processes: int,
 ) -> None:
     from hsunmix.data import write_json
+    from hsunmix.pipelines import SceneModel
     from hsunmix.pipelines.quality import classify_quality
     from hsunmix.tiling import peak_memory
 
@@ -218,7 +219,8 @@ def _write(
     names = name_endmembers(spectra, known)
     staging = run.store.folder / "results"
     write_results(staging, cube, maps, spectra, names, args.format, args.ortho)
-    summary = summarize(cube, maps, spectra, names, scene.brightness_mode)
+    numbers = SceneModel.load(run.store.scene_path).number_probabilities
+    summary = summarize(cube, maps, spectra, names, scene.brightness_mode, numbers)
     about = {"settings": settings, "versions": versions()}
     write_json(staging / "summary.json", summary | about)
     lap("write")

@@ -3,7 +3,7 @@
 from .extraction import EndmemberResult, extract_endmembers
 from .library import distance_to_scene, library_indices, select_from_library
 from .matching import match_endmembers
-from .number import estimate_num_endmembers
+from .number import estimate_num_endmembers, number_probabilities
 
 __all__ = [
     "EndmemberResult",
@@ -12,5 +12,6 @@ __all__ = [
     "extract_endmembers",
     "library_indices",
     "match_endmembers",
+    "number_probabilities",
     "select_from_library",
 ]

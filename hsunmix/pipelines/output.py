@@ -46,6 +46,11 @@ class SemiBlindUnmixingOutput(BaseOutput):
     brightness_mode: list[str] | None = None
     scene: list[SceneModel] | None = None
 
+    @property
+    def num_endmembers_probabilities(self) -> list[dict[int, float] | None]:
+        """Per cube the probability of each number of endmembers; `None` where the number was given."""
+        return [one.number_probabilities for one in self.scene or []]
+
     def abundance_interval(self, level: float = 0.9) -> tuple[Array, Array]:
         """Bounds between which each abundance lies with a given probability.
 

@@ -56,6 +56,7 @@ class SceneModel:
         brightness_model: prior on the brightness.
         extracted: all pixels of the scene have placed the endmembers.
         corrected: they have done so from spectra that the user gave.
+        number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         stages: for each of the M chains its start and its state after each denoising step.
         call: arguments of that call which the next one must repeat.
     """
@@ -69,16 +70,20 @@ class SceneModel:
     brightness_model: BrightnessModel
     extracted: bool
     corrected: bool
+    number_probabilities: dict[int, float] | None
     stages: list[list[Stage]]
     call: dict[str, Any]
 
     @classmethod
-    def of_chains(cls, chains: Sequence[Chain], call: dict[str, Any]) -> SceneModel:
+    def of_chains(
+        cls, chains: Sequence[Chain], call: dict[str, Any], number_probabilities: dict[int, float] | None
+    ) -> SceneModel:
         """The model of the scene whose chains have been run.
 
         Args:
             chains: the M chains of one cube.
             call: `num_inference_steps`, `strength` and `mixing_model`.
+            number_probabilities: of each number of endmembers, where it was estimated.
 
         Returns:
             The model.
@@ -94,6 +99,7 @@ class SceneModel:
             brightness_model=chains[0].brightness_model,
             extracted=chains[0].extracted,
             corrected=chains[0].corrected,
+            number_probabilities=number_probabilities,
             stages=[list(chain.stages) for chain in chains],
             call=call,
         )
@@ -175,6 +181,7 @@ class SceneModel:
             "brightness_model": vars(self.brightness_model),
             "extracted": self.extracted,
             "corrected": self.corrected,
+            "number_probabilities": self.number_probabilities,
             "chains": len(self.stages),
             "call": self.call,
         }
@@ -199,6 +206,9 @@ class SceneModel:
             columns = [tensors[f"{field.name}_{m}"] for field in fields(Stage)]
             rows = zip(*(c.tolist() if c.ndim == 1 else c for c in columns), strict=True)
             chains.append([Stage(*row) for row in rows])
+        numbers = about["number_probabilities"]
+        if numbers is not None:
+            numbers = {int(count): probability for count, probability in numbers.items()}
         return cls(
             bands=tensors["bands"],
             num_bands=about["num_bands"],
@@ -209,6 +219,7 @@ class SceneModel:
             brightness_model=BrightnessModel(**about["brightness_model"]),
             extracted=about["extracted"],
             corrected=about["corrected"],
+            number_probabilities=numbers,
             stages=chains,
             call=about["call"],
         )

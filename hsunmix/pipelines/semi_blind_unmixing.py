@@ -150,7 +150,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             cube: (H, W, B) or (N, H, W, B) reflectance, a list of cubes, `hsunmix.data.Cube`, a file name, or what
                 `spectral.open_image` returns.
             wavelengths: (B,) band centres in nm (micrometres are converted); those of the cube when `None`.
-            num_endmembers: R; estimated (HySime) when neither it nor spectra are given.
+            num_endmembers: R; when neither it nor spectra are given, the most probable one, see
+                `output.num_endmembers_probabilities`.
             endmembers: (R, B) approximate spectra: the start of the endmember chain, once corrected by what can be
                 extracted from the cube.
             fixed_endmembers: (R, B) exact spectra: up to scale they come out as they went in.
@@ -210,14 +211,17 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
 
         # 3. Endmembers E0 of every chain: given, from the library, or extracted
         chains: list[Chain] = []
+        numbers: list[dict[int, float] | None] = []
         for one, source in zip(cubes, generators, strict=True):
             if scene is not None:
                 chains += scene_chains(one, scene, mixing_model)
+                numbers.append(scene.number_probabilities)
                 continue
             starts = start_endmembers(
                 self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source,
                 mixing_model,
             )  # fmt: skip
+            numbers.append(starts.number_probabilities)
             exact = not bool(starts.movable.any())
             linear = linear_part(one.pixels, starts.endmembers[0], one.noise_std, mixing_model)
             model = brightness_model(linear, starts.endmembers[0], one.noise_std, brightness, exact)
@@ -278,7 +282,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         if output_type == "latent":
             arrays["abundances"] = _pack(latents)
         scenes = [
-            SceneModel.of_chains(chains[i : i + ensemble_size], call) for i in range(0, len(chains), ensemble_size)
+            SceneModel.of_chains(chains[i * ensemble_size : (i + 1) * ensemble_size], call, probabilities)
+            for i, probabilities in enumerate(numbers)
         ]
         modes = [one.brightness_model.mode for one in scenes]
         output = SemiBlindUnmixingOutput(**arrays, brightness_mode=modes, scene=scenes)

@@ -10,9 +10,9 @@ import torch
 
 from ..endmembers import (
     distance_to_scene,
-    estimate_num_endmembers,
     extract_endmembers,
     match_endmembers,
+    number_probabilities,
     select_from_library,
 )
 from ..physics import linear_part, spectral_angle
@@ -33,12 +33,14 @@ class Starts:
         movable: (R,) bool; `False` keeps an endmember exactly.
         extracted: all pixels of the cube have placed them, alone or by correcting approximate ones.
         error: (R,) how far off those that the user knows something of are expected to be, radians, else `None`.
+        number_probabilities: of each number of endmembers, where it was estimated, else `None`.
     """
 
     endmembers: torch.Tensor
     movable: torch.Tensor
     extracted: bool
     error: torch.Tensor | None = None
+    number_probabilities: dict[int, float] | None = None
 
 
 def start_endmembers(
@@ -79,9 +81,12 @@ def start_endmembers(
     loose = None if endmembers is None else processor.spectra(endmembers, cube, "endmembers")
     known = [part for part in (fixed, loose) if part is not None]
     given = torch.cat(known) if known else None
-    count = num_endmembers
-    if count is None:
-        count = estimate_num_endmembers(cube.pixels, cube.noise_std) if given is None else max(len(given), 2)
+    count, probabilities = num_endmembers, None
+    if count is None and given is None:
+        probabilities = number_probabilities(cube.pixels, cube.noise_std)
+        count = max(probabilities, key=probabilities.__getitem__)
+    elif count is None:
+        count = max(sum(map(len, known)), 2)
     num_pixels, num_bands = cube.pixels.shape
     if given is not None and len(given) > min(num_bands, MANY):
         whole = "a whole library belongs in `library`, from which the endmembers are chosen"
@@ -96,7 +101,9 @@ def start_endmembers(
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
     extracted, error = False, None
-    guessed = " (their number is estimated)" if num_endmembers is None and given is None else ""
+    guessed = ""
+    if probabilities is not None:
+        guessed = f" (their number is estimated, with a probability of {100 * probabilities[count]:.0f} %)"
     all_fixed = fixed is not None and len(fixed) == count
     if given is not None and (all_fixed or (len(given) == count and not _can_extract(cube, count))):
         reason = "exact" if all_fixed else "not corrected: too few different pixels"
@@ -134,7 +141,7 @@ def start_endmembers(
             starts[:, : len(fixed)] = fixed
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
-    return Starts(starts, movable, extracted, error)
+    return Starts(starts, movable, extracted, error, probabilities)
 
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:

@@ -212,7 +212,10 @@ def test_info_of_a_result(scene, tmp_path, pipeline, capsys):
     path = write_library(tmp_path / "known", np.random.default_rng(0).random((5, 41)), list("abcde"), CENTERS)
     assert main(["unmix", str(scene), "--library", str(path), "-o", str(out)]) == 0
     written = capsys.readouterr().out
-    assert "3 endmembers (number estimated; -r sets it)" in written and "nearest spectrum in the library" in written
+    assert (
+        "3 endmembers (number estimated: 3 with 70 %, 4 with 20 %, 5 with 10 %; -r sets it)" in written
+        and "nearest spectrum in the library" in written
+    )
     assert main(["info", str(out)]) == 0
     text = capsys.readouterr().out
     for word in ("32 of 41 bands used", "mean abundance", "1.0 times the noise", "nearest spectrum", "abundances.hdr"):

@@ -70,7 +70,7 @@ def test_verbose_says_how(checkpoint, scene, monkeypatch, capsys):
         "steps: 2",
     ):
         assert word in captured.err, word
-    assert "(number estimated; -r sets it)" in captured.out and "\r" not in captured.out + captured.err
+    assert "; -r sets it)" in captured.out and "\r" not in captured.out + captured.err
     assert main([*command, "-r", "3"]) == 0
     captured = capsys.readouterr()
     assert "extracted" not in captured.err and "estimated" not in captured.out

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from hsunmix.data import read_library
 from hsunmix.endmembers import (
     distance_to_scene,
     estimate_num_endmembers,
     extract_endmembers,
     library_indices,
+    number_probabilities,
     select_from_library,
 )
 from hsunmix.evaluation.metrics import perturb_endmembers
+from hsunmix.simulation import benchmark_scene
 
 from .test_extraction import make_cube, make_spectra, seeded, worst_angle
 
@@ -80,8 +83,49 @@ def test_number_is_bounded():
     pixels = torch.rand(400, 30, generator=seeded())
     assert 2 <= estimate_num_endmembers(pixels) <= 12
     assert 2 <= estimate_num_endmembers(pixels[:3]) <= 3
+    assert list(number_probabilities(pixels[:3])) == [2, 3]
+    assert list(number_probabilities(pixels, maximum=5)) == [2, 3, 4, 5]
+    assert list(number_probabilities(pixels[:, :4])) == [2, 3]
+    assert list(number_probabilities(pixels[:, :2])) == [2]
     with pytest.raises(ValueError, match="`pixels` must be"):
         estimate_num_endmembers(pixels[0])
+
+
+def test_number_is_a_distribution_that_is_sure_where_the_scene_is_clear_only():
+    spectra = make_spectra(4, 80, seed=8)
+    clear, noisy = (
+        number_probabilities(make_cube(spectra, size=48, snr_db=level)[0].reshape(-1, 80)) for level in (40, 0)
+    )
+    for found in (clear, noisy):
+        assert list(found) == list(range(2, 13)) and sum(found.values()) == pytest.approx(1)
+        assert min(found.values()) > 0
+    assert clear[4] > 0.6 and max(noisy.values()) < clear[4]
+
+
+def test_number_depends_on_neither_the_unit_nor_the_order_of_the_pixels():
+    pixels = make_cube(make_spectra(5, 80, seed=8), size=48, snr_db=30)[0].reshape(-1, 80)
+    expected = number_probabilities(pixels)
+    for same in (10 * pixels, pixels.flip(0)):
+        assert number_probabilities(same) == pytest.approx(expected, abs=0.02)
+
+
+@needs_data
+@pytest.mark.parametrize(("mixing", "least"), [("linear", 0.9), ("bilinear", 0.9), ("variable", 0.6)])
+def test_number_on_the_scenes_of_the_benchmark(mixing, least):
+    library = read_library(SHARED / "libraries" / "dc_dictionary240.hdr")  # wholly held out of training
+    hits = []
+    for seed in range(12):
+        count = (3, 5, 8)[seed % 3]
+        scene = benchmark_scene(
+            torch.as_tensor(library.spectra),
+            None,
+            seed,
+            mixing,
+            (20.0, 30.0, 40.0, 25.0)[seed % 4],
+            num_endmembers=count,
+        )
+        hits.append(abs(estimate_num_endmembers(scene.cube.flatten(0, 1).float()) - count) <= 1)
+    assert np.mean(hits) >= least
 
 
 def open_scene(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
