@@ -31,7 +31,19 @@ _RULE_SURE = 0.5  # probability of what the rule says, on simulated scenes; the 
 def estimate_num_endmembers(
     pixels: torch.Tensor, noise_std: torch.Tensor | None = None, maximum: int = LARGEST_NUMBER
 ) -> int:
-    """The most probable number of endmembers of a scene; arguments and errors as of `number_probabilities`."""
+    """The most probable number of endmembers of a scene.
+
+    Args:
+        pixels: (N, B) spectra.
+        noise_std: (B,) standard deviation of the noise; estimated when `None`.
+        maximum: largest number returned, at most 12.
+
+    Returns:
+        Number of endmembers, at least 2.
+
+    Raises:
+        ValueError: if `pixels` is not (N, B) with at least two of each.
+    """
     found = number_probabilities(pixels, noise_std, maximum)
     return max(found, key=lambda count: found[count])
 

@@ -90,7 +90,7 @@ def plot_sparsification(cells: Mapping[tuple[str, str, float | None], Sequence[A
                     share = np.linspace(0, 100, len(values[0]), endpoint=False)
                     axes.plot(share, np.mean(values, axis=0), style, color=color, label=label)
         axes.set_title(", ".join(name), fontsize=8)
-        axes.set_ylim(0, None)
+    grid[0, 0].set_ylim(0, None)  # which all panels share
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes in grid[-1]:

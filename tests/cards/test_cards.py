@@ -211,7 +211,11 @@ def test_measurements_name_no_folder(tmp_path):
     content = measurement(pipe, args, [])
     assert content["settings"] == {"scenes": ["scene.hdr"], "library": "scene.hdr", "snr": ["inf"], "seeds": 5}
     pipe.save_pretrained(tmp_path)
-    assert content["weights"].items() > bundled_sha256().items() and set(bundled_sha256()) == {"blender", "scorer"}
+    assert content["weights"].items() > bundled_sha256().items() and set(bundled_sha256()) == {
+        "blender",
+        "number",
+        "scorer",
+    }
     for name in NETWORKS:
         digest, file = content["weights"][name], tmp_path / name / "diffusion_pytorch_model.safetensors"
         assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
