@@ -6,6 +6,8 @@ Halimi et al., IEEE TGRS 2011. Polynomial post-nonlinear model (PPNM): Altmann e
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
@@ -18,6 +20,15 @@ _CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
 _ROUNDS = 4  # from nothing; the second already comes near
 _PIXELS_AT_ONCE = 2048
 _BANDS_PER_ERROR = 9.0  # model errors are smooth along the spectrum: so many neighbouring bands repeat one
+
+
+class _Known(NamedTuple):
+    """What is the same for all pixels."""
+
+    endmembers: torch.Tensor  # [R, B]
+    noise_std: torch.Tensor  # [B], model error included
+    brightness: float  # expected
+    precision: float  # of the brightness around it
 
 
 def linear_part(
@@ -66,9 +77,9 @@ def linear_part(
         total = scaled.sum(1)
         middle = float(total.median()) if ordinary is None else ordinary
         relative = (total / max(middle, 1e-6)).clamp_min(1e-3)
-        known = (endmembers, weights, brightness, brightness_precision)
+        known = _Known(endmembers, weights, brightness, brightness_precision)
         solved = [
-            solve(pixels[rows], scaled[rows].to(pixels.dtype), relative[rows].to(pixels.dtype), *known)
+            solve(pixels[rows], scaled[rows].to(pixels.dtype), relative[rows].to(pixels.dtype), known)
             for rows in torch.arange(len(pixels), device=pixels.device).split(_PIXELS_AT_ONCE)
         ]
         scaled, part = (torch.cat(parts) for parts in zip(*solved, strict=True))
@@ -83,12 +94,10 @@ def _interactions(
     pixels: torch.Tensor,
     scaled: torch.Tensor,
     relative: torch.Tensor,
-    endmembers: torch.Tensor,
-    noise_std: torch.Tensor,
-    brightness: float,
-    precision: float,
+    known: _Known,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scaled abundances (n, R) and nonlinear part (n, B) of the GBM; pairs count like further endmembers."""
+    endmembers, noise_std, brightness, precision = known
     count = len(endmembers)
     first, second = torch.triu_indices(count, count, 1, device=pixels.device)
     products = endmembers[first] * endmembers[second]  # [Q, B]
@@ -115,12 +124,10 @@ def _curvature(
     pixels: torch.Tensor,
     scaled: torch.Tensor,
     relative: torch.Tensor,
-    endmembers: torch.Tensor,
-    noise_std: torch.Tensor,
-    brightness: float,
-    precision: float,
+    known: _Known,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scaled abundances (n, R) and nonlinear part (n, B) of the PPNM; the last unknown is coefficient + bound."""
+    endmembers, noise_std, brightness, precision = known
     term = (scaled @ endmembers).square() / relative[:, None]  # [n, B]
     shifted = pixels + _MOST_CURVATURE * term
     gram, rhs = normal_equations(shifted, endmembers, noise_std)

@@ -125,8 +125,11 @@ def start_endmembers(
         starts, spread, method = _extract(cube, count, given, ensemble_size, generator)
         if mixing_model != "linear":
             pixels = linear_part(cube.pixels, starts[0], cube.noise_std, mixing_model)
-            linear = replace(cube, pixels=pixels)
+            first, linear = starts[0], replace(cube, pixels=pixels)
             starts, spread, method = _extract(linear, count, given, ensemble_size, generator)
+            if given is None:  # in the order of the first time, which is that of the linear model
+                order = match_endmembers(first, starts[0])
+                starts, spread = starts[:, order], spread[order]
         extracted, error = True, None if given is None else spread
         source = f"mostly by {method.replace('_', ' ')}{guessed}"
         if given is None:

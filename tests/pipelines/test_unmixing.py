@@ -443,6 +443,7 @@ def test_scale_that_leaves_impossible_reflectance_is_doubted(caplog):
 @pytest.mark.parametrize("blind", [False, True])
 def test_bilinear_scenes_are_unmixed_better_with_their_own_model(pipe, blind):
     errors = {"linear": [], "bilinear": []}
+    spectra = {}
     for seed in range(2):
         simulator = SceneSimulator(min_angle_degrees=12.0, dead_pixel_probability=0.0)
         scene = simulator(
@@ -456,4 +457,7 @@ def test_bilinear_scenes_are_unmixed_better_with_their_own_model(pipe, blind):
                 generator=torch.Generator().manual_seed(0), **known,
             )  # fmt: skip
             found.append(scored(scene, out.endmembers[0], out.abundances[0])["abundance_rmse"])
+            spectra[model] = out.endmembers[0]
+        order = match_endmembers(spectra["bilinear"], spectra["linear"])
+        assert order.tolist() == [0, 1, 2, 3], "the second extraction brought another order"
     assert np.mean(errors["bilinear"]) < (0.95 if blind else 0.6) * np.mean(errors["linear"])

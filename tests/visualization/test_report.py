@@ -115,7 +115,7 @@ def a_result(folder):
     maps = SceneMaps(abundances, None, brightness, np.where(nodata, np.nan, 0.01), quality)
     known = {"endmembers": spectra, "endmember_uncertainty": None, "coarse_endmembers": spectra, "noise": noise}
     write_results(folder, cube, maps, known, ["soil", "water"])
-    return summarize(cube, maps, known, ["soil", "water"], "free")
+    return summarize(cube, maps, known, ["soil", "water"], "free", {2: 0.8, 3: 0.2})
 
 
 def test_free_brightness_is_shown_and_explained(tmp_path):
