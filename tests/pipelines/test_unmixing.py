@@ -9,7 +9,7 @@ import torch
 import hsunmix
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.data import Cube, SpectralLibrary
-from hsunmix.evaluation import evaluate, perturb_endmembers
+from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
 from hsunmix.physics import brightness_model, spectral_angle
 from hsunmix.pipelines.chain import Chain
 from hsunmix.simulation import SceneSimulator, even_sensor
