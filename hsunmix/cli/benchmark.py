@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, measurement, output_folder, say
+from .options import MIXING_MODELS
 from .progress import progress
 
 DESCRIPTION = """\
@@ -67,7 +68,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.add_argument("--steps", metavar="N", type=int, help="denoising steps")
     parser.add_argument(
         "--mixing-model",
-        choices=("linear", "bilinear", "postnonlinear"),
+        choices=MIXING_MODELS,
         default="linear",
         help="that hsunmix unmixes with (default: linear)",
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY = "4G"
 DEFAULT_OVERLAP = 32
+MIXING_MODELS = ("linear", "bilinear", "postnonlinear")  # as in hsunmix.physics
 MAP_FORMATS = ("envi", "geotiff", "cog")  # as in hsunmix.data, which is too heavy to import for a help text
 
 # What the result depends on; stored with it.
@@ -88,7 +89,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
     method.add_argument(
         "--mixing-model",
-        choices=("linear", "bilinear", "postnonlinear"),
+        choices=MIXING_MODELS,
         default="linear",
         help="bilinear and postnonlinear where light goes over several materials, as between trees or houses; pays "
         "where spectra are known or noise is low (default: linear)",

@@ -70,7 +70,7 @@ def number_probabilities(
         noise_std = estimate_noise(pixels)
     views = scene_views(pixels, noise_std)
     largest = max(2, min(maximum, LARGEST_NUMBER, len(pixels), pixels.shape[1] - 1))
-    network = _bundled()(describe_numbers(views, pixels.shape)).log_softmax(-1).mean(0).softmax(-1).double()
+    network = pooled_probabilities(_bundled(), describe_numbers(views, pixels.shape)).double()
     rule = torch.full_like(network, (1 - _RULE_SURE) / len(network))
     rule[min(_last_gap(views[0]), largest) - 2] += _RULE_SURE
     pooled = ((1 - _RULE_WEIGHT) * network + _RULE_WEIGHT * rule)[: largest - 1]
@@ -80,6 +80,12 @@ def number_probabilities(
 @cache
 def _bundled() -> SmallNetworks:
     return SmallNetworks.load(_WEIGHTS)
+
+
+@torch.no_grad()
+def pooled_probabilities(networks: SmallNetworks, features: torch.Tensor) -> torch.Tensor:
+    """What the networks together say: probabilities (..., 11) of 2 to 12 endmembers from features (..., 11, F)."""
+    return networks(features).log_softmax(-1).mean(0).softmax(-1)
 
 
 View = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -15,7 +15,7 @@ from .simplex import split_brightness
 EVIDENCE_CHANNELS = 5
 """Number of maps per endmember in `Evidence.maps`."""
 # Model errors are smooth along the spectrum: so many neighbouring bands repeat one error.
-_BANDS_PER_ERROR = 9.0
+BANDS_PER_ERROR = 9.0
 # Weight of the model error, whose distribution over the bands nobody knows, against that of the noise.
 _MODEL_ERROR_WEIGHT = 25.0
 
@@ -172,7 +172,7 @@ def gather_evidence(
         std=std.clamp(1e-5, 1.0).to(dtype),
         brightness=total.to(dtype),
         misfit=0.5 * chi2.clamp_min(1.0).log(),
-        noise_std=(noise_std.square() + _BANDS_PER_ERROR * excess).sqrt(),
+        noise_std=(noise_std.square() + BANDS_PER_ERROR * excess).sqrt(),
         band_std=effective,
     )
 
@@ -212,6 +212,6 @@ def _confidence(
     alone = trace / variance.clamp_min(1e-300)
     leakage = torch.zeros_like(gram)
     if endmember_std is not None:
-        leakage = _BANDS_PER_ERROR * endmember_std.double().square() @ influence.T
+        leakage = BANDS_PER_ERROR * endmember_std.double().square() @ influence.T
         variance = variance + scaled.square() @ leakage.sum(1)  # [N]
     return alone, (trace / variance.clamp_min(1e-300)).expand(len(scaled)), leakage

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
+from .evidence import BANDS_PER_ERROR
 
 MIXING_MODELS = ("linear", "bilinear", "postnonlinear")
 """Models that scenes can be unmixed with."""
@@ -19,7 +20,6 @@ _GAMMA_MEAN, _GAMMA_STD = 0.5, 12**-0.5  # of interactions that are uniform in [
 _CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
 _ROUNDS = 4  # from nothing; the second already comes near
 _PIXELS_AT_ONCE = 2048
-_BANDS_PER_ERROR = 9.0  # model errors are smooth along the spectrum: so many neighbouring bands repeat one
 
 
 class _Known(NamedTuple):
@@ -86,7 +86,7 @@ def linear_part(
         if turn == 0:  # wrong endmembers must not be explained by interactions
             residual = pixels - scaled.to(pixels.dtype) @ endmembers - part
             excess = (residual.square().mean(0) - noise_std.square()).clamp_min(0).mean()
-            weights = (noise_std.square() + _BANDS_PER_ERROR * excess).sqrt()
+            weights = (noise_std.square() + BANDS_PER_ERROR * excess).sqrt()
     return pixels - part
 
 

@@ -82,11 +82,12 @@ def start_endmembers(
     known = [part for part in (fixed, loose) if part is not None]
     given = torch.cat(known) if known else None
     count, probabilities = num_endmembers, None
-    if count is None and given is None:
-        probabilities = number_probabilities(cube.pixels, cube.noise_std)
-        count = max(probabilities, key=probabilities.__getitem__)
-    elif count is None:
-        count = max(sum(map(len, known)), 2)
+    if count is None:
+        if given is None:
+            probabilities = number_probabilities(cube.pixels, cube.noise_std)
+            count = max(probabilities, key=probabilities.__getitem__)
+        else:
+            count = max(len(given), 2)
     num_pixels, num_bands = cube.pixels.shape
     if given is not None and len(given) > min(num_bands, MANY):
         whole = "a whole library belongs in `library`, from which the endmembers are chosen"

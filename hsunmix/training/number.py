@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..data import read_library
 from ..endmembers.networks import SmallNetworks
-from ..endmembers.number import LARGEST_NUMBER, describe_numbers, scene_views
+from ..endmembers.number import describe_numbers, pooled_probabilities, scene_views
 from ..physics import estimate_noise
 from ..simulation import SceneSimulator, benchmark_scene, is_held_out
 from .examples import load_libraries
@@ -135,7 +135,5 @@ def within_one(networks: SmallNetworks, features: torch.Tensor, counts: torch.Te
     Returns:
         The share.
     """
-    with torch.no_grad():
-        found = networks(features).log_softmax(-1).mean(0).argmax(-1) + 2
-    assert features.shape[1] == LARGEST_NUMBER - 1
+    found = pooled_probabilities(networks, features).argmax(-1) + 2
     return float(((found - counts).abs() <= 1).float().mean())

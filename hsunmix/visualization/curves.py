@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -14,6 +14,11 @@ __all__ = ["plot_error_by_noise", "plot_error_by_scenes", "plot_sparsification",
 
 _ERRORS = {"rmse": "abundance RMSE", "sad": "spectral angle (rad)"}
 _STARTS = {"closed_form": "least squares", "moved": "closed-form step", "coarse": "start"}
+
+
+def _quietest_first(levels: Iterable[float | None]) -> list[float | None]:
+    """Different noise levels (dB), the clean cube first."""
+    return sorted(set(levels), key=lambda level: -np.inf if level is None else -level)
 
 
 def plot_error_by_noise(rows: Sequence[Any]) -> Any:
@@ -32,7 +37,7 @@ def plot_error_by_noise(rows: Sequence[Any]) -> Any:
         raise ValueError("`rows` is empty: nothing was measured.")
     groups = list(dict.fromkeys((row.scene, row.track) for row in rows))
     methods = sorted({row.method for row in rows}, key=lambda name: (name != "hsunmix", name))
-    levels = sorted({row.snr_db for row in rows}, key=lambda level: -1e9 if level is None else -level)
+    levels = _quietest_first(row.snr_db for row in rows)
     labels = ["clean" if level is None else f"{level:g}" for level in levels]
     figure = new_figure(1.2 + 3.0 * len(groups), 5.2)
     grid = figure.subplots(2, len(groups), squeeze=False, sharex=True)
@@ -80,7 +85,7 @@ def plot_sparsification(cells: Mapping[tuple[str, str, float | None], Sequence[A
     lines = -(-len(panels) // columns)
     figure = new_figure(1.2 + 2.6 * columns, 0.8 + 2.4 * lines)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    levels = sorted({level for panel in panels.values() for level in panel}, key=lambda x: -1e9 if x is None else -x)
+    levels = _quietest_first(level for panel in panels.values() for level in panel)
     for axes, (name, panel) in zip(grid.flat, panels.items(), strict=False):
         for color, level in zip(cycle(PALETTE), levels, strict=False):
             for curve, style in (("sparsification", "-"), ("sparsification_oracle", ":")):

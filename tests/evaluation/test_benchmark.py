@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from hsunmix import physics
+from hsunmix.cli import options
 from hsunmix.cli.benchmark import METHODS, TRACK_NAMES
 from hsunmix.cli.main import main
 from hsunmix.data import read_library, write_library
@@ -127,3 +129,4 @@ def test_a_stopped_benchmark_says_how_to_go_on(library, tmp_path, capsys):
 
 def test_the_command_offers_what_there_is():
     assert METHODS == comparison.METHODS and set(TRACK_NAMES) == {*benchmark.TRACKS, "library"}
+    assert options.MIXING_MODELS == physics.MIXING_MODELS
