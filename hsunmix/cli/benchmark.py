@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ examples:
       needs samson_reference.npz (endmembers, abundances) and jasper_ridge_reference.npz beside the cubes
   hsunmix benchmark --library usgs.hdr --simulated 3 --track blind library --snr 30 15 --methods vca sunsal -o bench
       three simulated scenes without pure pixels, from the spectra of a library
+  hsunmix benchmark --library new.hdr --simulated 2 --num-endmembers 3 5 8 --purity 1 0.8 --mixing linear bilinear
+                    variable --track blind --methods vca spa archetypes minimum_volume -o grid
+      36 scenes, at four noise levels each, from spectra that the networks have not seen
 
 tracks: given (exact endmembers), perturbed (turned by exactly 5 degrees), blind (only their number), library (their
         number, and the spectra of --library)
@@ -58,6 +62,10 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--mixing", nargs="+", choices=("linear", "bilinear", "variable"), default=["linear"], help="default: linear"
     )
+    parser.add_argument("--num-endmembers", metavar="R", type=int, nargs="+", default=[5], help="of them (default: 5)")
+    parser.add_argument(
+        "--purity", metavar="P", type=float, nargs="+", default=[0.8], help="largest abundance in them (default: 0.8)"
+    )
     parser.add_argument("--first-seed", metavar="N", type=int, default=0, help="of the simulated scenes (default: 0)")
     parser.add_argument("--track", nargs="+", choices=TRACK_NAMES, help="default: given perturbed blind")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=[], help="other methods to run beside it")
@@ -90,6 +98,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("nothing to do: give cubes, or --library and --simulated")
     if "library" in (args.track or ()) and args.library is None:
         raise ValueError("--track library needs --library, the spectra to choose from")
+    if min(args.num_endmembers) < 2:
+        raise ValueError(f"--num-endmembers is {min(args.num_endmembers)}, but a mixture needs two")
+    if not all(1 / min(args.num_endmembers) < purity <= 1 for purity in args.purity):
+        raise ValueError("--purity lies between 1 / R and 1")
     if args.seeds < 1:
         raise ValueError(f"--seeds is {args.seeds}, but at least one run is needed")
     levels = [_noise_level(value) for value in args.snr]
@@ -104,9 +116,9 @@ def run(args: argparse.Namespace) -> int:
     scenes = [benchmark.load_reference_scene(path) for path in args.scenes]
     if scenes and "library" in tracks:
         scenes = [replace(scene, library=read_library(args.library)) for scene in scenes]
-    for mixing in args.mixing if args.simulated else ():
-        seeds = range(args.first_seed, args.first_seed + args.simulated)
-        scenes += [benchmark.simulated_reference_scene(args.library, seed, mixing) for seed in seeds]
+    seeds = range(args.first_seed, args.first_seed + args.simulated)
+    for mixing, number, purity, seed in product(args.mixing, args.num_endmembers, args.purity, seeds):
+        scenes.append(benchmark.simulated_reference_scene(args.library, seed, mixing, number, purity))
     pipe = load_pipeline(args.checkpoint, choose_device(args.device), args.quiet)
     pipe.set_progress_bar_config(disable=True)
     facts = measurement(pipe, args, [])

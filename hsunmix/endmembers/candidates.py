@@ -95,7 +95,7 @@ def _minimum_volumes(scene: ScenePoints, starts: torch.Tensor, generator: torch.
     unit = scene.unit[:, :rank]
     found = []
     for points in (unit * (scene.norm / scene.norm.mean())[:, None], scene.projected):
-        plane = torch.linalg.lstsq(points, torch.ones_like(points[:, :1])).solution[:, 0]
+        plane = _plane(points)
         scale = points.norm(dim=1)  # of the unit pixels, whose noise is known
         init = _largest_simplex(starts[..., :rank], plane)
         if init is None or (points @ plane - 1).square().mean() > 0.3**2:
@@ -105,6 +105,17 @@ def _minimum_volumes(scene: ScenePoints, starts: torch.Tensor, generator: torch.
             simplex = minimum_volume(points[subset], init[None], plane, std[subset])[0]
             found.append(_complete(scene, simplex))
     return torch.stack(found) if found else starts[:0]
+
+
+def _plane(points: torch.Tensor) -> torch.Tensor:
+    """Normal (R,) of the plane `x . normal = 1` nearest to points (N, R).
+
+    By the normal equations: the last bits of `torch.linalg.lstsq` depend on where the numbers lie in memory, and small
+    scenes make other endmembers of them.
+    """
+    gram = points.T @ points
+    ridge = 1e-12 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram + ridge, points.sum(0))
 
 
 def _largest_simplex(starts: torch.Tensor, plane: torch.Tensor) -> torch.Tensor | None:

@@ -100,14 +100,35 @@ def load_reference_scene(path: Path | str) -> ReferenceScene:
     return ReferenceScene(path.stem, cube.data / cube.data.max(), endmembers, abundances, cube.wavelengths)
 
 
-def simulated_reference_scene(library: Path | str, seed: int, mixing: str = "linear") -> ReferenceScene:
-    """The simulated scene of the protocol (no pure pixel), noise-free, from a spectral library, which it keeps."""
+def simulated_reference_scene(
+    library: Path | str, seed: int, mixing: str = "linear", num_endmembers: int = 5, max_purity: float = 0.8
+) -> ReferenceScene:
+    """The simulated scene of the protocol, noise-free, from a spectral library, which it keeps.
+
+    Args:
+        library: file of the spectra.
+        seed: of the scene.
+        mixing: "linear", "bilinear" or "variable".
+        num_endmembers: R.
+        max_purity: largest abundance.
+    """
     spectra = read_library(library)
     nanometres = None if spectra.wavelengths is None else torch.as_tensor(spectra.wavelengths)
-    scene = benchmark_scene(torch.as_tensor(spectra.spectra), nanometres, seed, mixing, snr_db=None)
+    scene = benchmark_scene(
+        torch.as_tensor(spectra.spectra),
+        nanometres,
+        seed,
+        mixing,
+        snr_db=None,
+        num_endmembers=num_endmembers,
+        max_purity=max_purity,
+    )
     peak = float(scene.clean.max())
+    kind = [mixing, Path(library).stem]
+    if num_endmembers != 5 or max_purity != 0.8:  # what the protocol has
+        kind += [f"R={num_endmembers}", f"purity {max_purity:g}"]
     return ReferenceScene(
-        f"simulated {mixing} {Path(library).stem} {seed}",
+        f"simulated {' '.join(kind)} {seed}",
         scene.clean.double().numpy() / peak,
         scene.endmembers.double().numpy() / peak,
         scene.abundances.double().numpy(),

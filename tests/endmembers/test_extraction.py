@@ -134,6 +134,16 @@ def test_deterministic(method):
     assert torch.equal(state, torch.get_rng_state()), "the global generator was used"
 
 
+def test_last_bits_do_not_depend_on_where_the_numbers_lie_in_memory():
+    cube, _ = make_cube(make_spectra(3, 24), size=8, snr_db=30.0)
+    gaps, found = [], []
+    for index in range(60):
+        gaps.append(torch.empty(1 + 37 * index % 3000))
+        scene = prepare_scene(cube.clone(), 3, torch.full((24,), 0.01), torch.ones(8, 8, dtype=torch.bool))
+        found.append([one.points for one in propose(scene, ("vca", "minimum_volume"), seeded())])
+    assert all(all(map(torch.equal, one, found[0])) for one in found)
+
+
 def test_units_of_the_cube_only_scale_the_endmembers():
     cube, _ = make_cube(make_spectra(3, 40), size=24, purity=0.85, snr_db=30)
     small = extract_endmembers(cube, 3, generator=seeded())
