@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY = "4G"
 DEFAULT_OVERLAP = 32
-MIXING_MODELS = ("linear", "bilinear", "postnonlinear")  # as in hsunmix.physics
+MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")  # as in hsunmix.physics
 MAP_FORMATS = ("envi", "geotiff", "cog")  # as in hsunmix.data, which is too heavy to import for a help text
 
 # What the result depends on; stored with it.
@@ -92,7 +92,8 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         choices=MIXING_MODELS,
         default="linear",
         help="bilinear and postnonlinear where light goes over several materials, as between trees or houses; pays "
-        "where spectra are known or noise is low (default: linear)",
+        "where spectra are known or noise is low; variable where the spectra of materials change over the scene "
+        "(default: linear)",
     )
     method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
     method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")

@@ -14,7 +14,7 @@ from .consistency import (
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
-from .nonlinear import MIXING_MODELS, linear_part
+from .nonlinear import MIXING_MODELS, LinearPart, linear_part
 from .shared_errors import fit_leak, leaked_abundances, smooth_error
 from .simplex import project_simplex, split_brightness
 
@@ -23,6 +23,7 @@ __all__ = [
     "BrightnessModel",
     "EVIDENCE_CHANNELS",
     "Evidence",
+    "LinearPart",
     "MIXING_MODELS",
     "abundance_std",
     "abundance_step",

@@ -1,7 +1,8 @@
-"""Nonlinear mixing: the part of each pixel that light makes on its way over several materials.
+"""Other than linear mixing: what light adds on its way over several materials, or endmembers that vary.
 
 With it taken out, the linear model holds and every other step works on what is left. Generalised bilinear model (GBM):
-Halimi et al., IEEE TGRS 2011. Polynomial post-nonlinear model (PPNM): Altmann et al., IEEE TIP 2012.
+Halimi et al., IEEE TGRS 2011. Polynomial post-nonlinear model (PPNM): Altmann et al., IEEE TIP 2012. Varying
+endmembers: `variability`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,27 @@ import torch
 
 from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
 from .evidence import BANDS_PER_ERROR
+from .variability import constant_part
 
-MIXING_MODELS = ("linear", "bilinear", "postnonlinear")
+MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")
 """Models that scenes can be unmixed with."""
 
 _GAMMA_MEAN, _GAMMA_STD = 0.5, 12**-0.5  # of interactions that are uniform in [0, 1]
 _CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
 _ROUNDS = 4  # from nothing; the second already comes near
 _PIXELS_AT_ONCE = 2048
+
+
+class LinearPart(NamedTuple):
+    """What of the pixels is a linear mixture.
+
+    Attributes:
+        pixels: (N, B).
+        error: factor by which the errors of abundances read from them exceed those that the sensor noise causes.
+    """
+
+    pixels: torch.Tensor
+    error: float = 1.0
 
 
 class _Known(NamedTuple):
@@ -36,30 +50,32 @@ def linear_part(
     endmembers: torch.Tensor,
     noise_std: torch.Tensor,
     mixing_model: str,
+    valid: torch.Tensor,
     brightness: float = 1.0,
     brightness_precision: float = 0.0,
     scaled_abundances: torch.Tensor | None = None,
     ordinary: float | None = None,
-) -> torch.Tensor:
-    """The pixels without what a nonlinear model adds to their linear mixture, with given endmembers.
+) -> LinearPart:
+    """The pixels without what a model adds to their linear mixture, with given endmembers.
 
-    The model is linear in the coefficients of its nonlinear terms once these are computed from the last abundances:
-    abundances and coefficients are solved for together, the latter under a prior, and the terms computed anew. With
+    A nonlinear model is linear in the coefficients of its nonlinear terms once these are computed from the last
+    abundances: abundances and coefficients are solved for together, the latter under a prior, and the terms computed anew. With
     `b = s * a` the terms are `b_i e_i * b_j e_j / s` for each pair (GBM, coefficients in [0, 1]) or `(b E)^2 / s`
-    (PPNM), where s is 1 under ordinary illumination.
+    (PPNM), where s is 1 under ordinary illumination. For endmembers that vary see `constant_part`.
 
     Args:
         pixels: (N, B) spectra.
         endmembers: (R, B) reflectance.
         noise_std: (B,) sensor noise.
         mixing_model: of `MIXING_MODELS`.
+        valid: (H, W) bool, N of them true: where the pixels lie.
         brightness: expected brightness, used only with a positive precision.
         brightness_precision: inverse variance of the brightness around it; 0 leaves it free.
         scaled_abundances: (N, R) estimate of `s * a` to start from; least squares, and more rounds, when `None`.
         ordinary: brightness that counts as 1; the median over the pixels when `None`.
 
     Returns:
-        (N, B) in the dtype of `pixels`; for the linear model `pixels` itself.
+        The pixels in their dtype; for the linear model `pixels` itself.
 
     Raises:
         ValueError: for an unknown model.
@@ -67,7 +83,9 @@ def linear_part(
     if mixing_model not in MIXING_MODELS:
         raise ValueError(f"`mixing_model` must be one of {', '.join(MIXING_MODELS)}, but is {mixing_model!r}.")
     if mixing_model == "linear":
-        return pixels
+        return LinearPart(pixels)
+    if mixing_model == "variable":
+        return LinearPart(*constant_part(pixels, endmembers, noise_std, valid))
     part = torch.zeros_like(pixels)
     rounds = _ROUNDS if scaled_abundances is None else 1
     scaled = nnls(pixels, endmembers, noise_std) if scaled_abundances is None else scaled_abundances
@@ -87,7 +105,7 @@ def linear_part(
             residual = pixels - scaled.to(pixels.dtype) @ endmembers - part
             excess = (residual.square().mean(0) - noise_std.square()).clamp_min(0).mean()
             weights = (noise_std.square() + BANDS_PER_ERROR * excess).sqrt()
-    return pixels - part
+    return LinearPart(pixels - part)
 
 
 def _interactions(

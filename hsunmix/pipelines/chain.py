@@ -219,11 +219,12 @@ class Chain:
 
     def _gather(self) -> None:
         brightness = (self.brightness_model.level, self.brightness_model.precision)
-        pixels = linear_part(
+        pixels, error = linear_part(
             self.observed,
             self.endmembers,
             self.cube.noise_std,
             self.mixing_model,
+            self.cube.valid,
             *brightness,
             scaled_abundances=None if self.precision is None else self.scaled_abundances,
             ordinary=self.stages[-1].brightness if self.stages else None,
@@ -232,7 +233,7 @@ class Chain:
         self.evidence = gather_evidence(
             self.cube.pixels,
             self.endmembers,
-            self.cube.noise_std,
+            error * self.cube.noise_std,
             *brightness,
             endmember_std=self.endmember_std * (EXTRACTED_SHARE if self.extracted else 1.0),
         )

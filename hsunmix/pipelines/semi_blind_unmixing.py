@@ -163,7 +163,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 give the pixel), or "auto", which decides from the scene.
             mixing_model: "linear"; "bilinear", the generalised bilinear model of Halimi et al. (2011), for light that
                 two materials of a pixel have scattered; or "postnonlinear", the polynomial post-nonlinear model of
-                Altmann et al. (2012). The nonlinear part of each pixel is estimated and taken out.
+                Altmann et al. (2012); or "variable", for endmembers whose scale and shape change over the scene. What
+                each pixel has beyond a linear mixture is estimated and taken out.
             ensemble_size: number of chains with different noise and endmember candidates that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.
@@ -223,7 +224,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             )  # fmt: skip
             numbers.append(starts.number_probabilities)
             exact = not bool(starts.movable.any())
-            linear = linear_part(one.pixels, starts.endmembers[0], one.noise_std, mixing_model)
+            linear = linear_part(one.pixels, starts.endmembers[0], one.noise_std, mixing_model, one.valid).pixels
             model = brightness_model(linear, starts.endmembers[0], one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             chains += [

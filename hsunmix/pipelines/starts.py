@@ -15,7 +15,7 @@ from ..endmembers import (
     number_probabilities,
     select_from_library,
 )
-from ..physics import linear_part, spectral_angle
+from ..physics import brightness_fit, linear_part, spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,9 @@ def start_endmembers(
     else:
         starts, spread, method = _extract(cube, count, given, ensemble_size, generator)
         if mixing_model != "linear":
-            pixels = linear_part(cube.pixels, starts[0], cube.noise_std, mixing_model)
+            if mixing_model == "variable" and given is None:
+                starts = _natural_scale(cube, starts)
+            pixels = linear_part(cube.pixels, starts[0], cube.noise_std, mixing_model, cube.valid).pixels
             first, linear = starts[0], replace(cube, pixels=pixels)
             starts, spread, method = _extract(linear, count, given, ensemble_size, generator)
             if given is None:  # in the order of the first time, which is that of the linear model
@@ -175,6 +177,13 @@ def _extract(
         one = one[match_endmembers(best, one)]
         sets.append(torch.cat([known, one[len(known) :]]))
     return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.spread, found.method
+
+
+def _natural_scale(cube: PreparedCube, starts: torch.Tensor) -> torch.Tensor:
+    """Endmembers (M, R, K) in the scale in which abundances sum to one, as nearly as they do in this scene."""
+    factors = torch.stack([brightness_fit(cube.pixels, one, cube.noise_std)[0] for one in starts])
+    factors = factors.clamp_min(0.05 * float(factors.max()))
+    return starts / factors[..., None].to(starts.dtype)
 
 
 def _warn_of_twins(given: torch.Tensor) -> None:

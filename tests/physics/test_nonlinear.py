@@ -25,7 +25,8 @@ def scene(mixing, num_pixels=600, rank=4, bands=60, seed=0):
 
 
 def solve(pixels, endmembers, mixing, **options):
-    return linear_part(pixels, endmembers, torch.full((pixels.shape[1],), NOISE), mixing, **options)
+    valid = torch.ones(1, len(pixels), dtype=torch.bool)
+    return linear_part(pixels, endmembers, torch.full((pixels.shape[1],), NOISE), mixing, valid, **options).pixels
 
 
 @pytest.mark.parametrize("mixing", ["bilinear", "postnonlinear"])

@@ -33,7 +33,7 @@ def test_the_same_cube_gives_the_same_result(pipe, brightness):
     assert again.brightness_mode == [brightness]
 
 
-@pytest.mark.parametrize("mixing_model", ["bilinear", "postnonlinear"])
+@pytest.mark.parametrize("mixing_model", ["bilinear", "postnonlinear", "variable"])
 def test_nonlinear_mixing_is_the_same_for_parts(pipe, mixing_model):
     inputs = tiny_inputs(size=(12, 10))
     whole = pipe(**inputs, mixing_model=mixing_model)

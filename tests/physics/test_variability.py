@@ -1,0 +1,81 @@
+"""Endmembers that vary over the scene: what is taken out, and what is left alone."""
+
+import pytest
+import torch
+
+from hsunmix.physics import linear_part, nnls, split_brightness
+from hsunmix.simulation import benchmark_scene, parametric_spectra
+
+ALL = torch.ones(64, 64, dtype=torch.bool)
+
+
+def scene(mixing, snr_db=30.0, seed=0):
+    """Pixels (N, B), endmembers, abundances (N, R), noise level (B,) of 64 x 64 pixels."""
+    g = torch.Generator().manual_seed(seed)
+    wavelengths = torch.linspace(400, 2400, 120)
+    one = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, mixing, snr_db, num_endmembers=4)
+    pixels, abundances = one.cube.flatten(0, 1), one.abundances.flatten(0, 1)
+    return pixels, one.endmembers, abundances, one.noise_std.clamp_min(1e-4)
+
+
+def solve(pixels, endmembers, noise, valid=ALL):
+    return linear_part(pixels, endmembers, noise, "variable", valid)
+
+
+def rmse(pixels, endmembers, abundances):
+    return float((split_brightness(nnls(pixels, endmembers))[0] - abundances).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_much_of_the_error_that_variation_makes_goes(seed):
+    pixels, endmembers, abundances, noise = scene("variable", seed=seed)
+    found = solve(pixels, endmembers, noise)
+    assert rmse(found.pixels, endmembers, abundances) < 0.85 * rmse(pixels, endmembers, abundances)
+    assert found.error > 1.2, "what shows in fine features only is known less well"
+
+
+def test_scales_of_the_endmembers_are_found_from_sums_that_are_not_one():
+    pixels, endmembers, abundances, noise = scene("linear", snr_db=None)
+    x, y = torch.meshgrid(torch.linspace(0, 3, 64), torch.linspace(0, 3, 64), indexing="ij")
+    scales = torch.stack([1 + 0.25 * (x + k).sin() * (y - k).cos() for k in range(4)], -1).flatten(0, 1)
+    scaled = (abundances * scales) @ endmembers
+    before = rmse(scaled, endmembers, abundances)
+    assert rmse(solve(scaled, endmembers, noise).pixels, endmembers, abundances) < 0.5 * before
+
+
+@pytest.mark.parametrize("roughness", [0.0, 0.3])
+def test_linear_scenes_are_left_alone_whatever_their_light(roughness):
+    clean, endmembers, abundances, _ = scene("linear", snr_db=None)
+    g = torch.Generator().manual_seed(1)
+    light = torch.exp(roughness * torch.randn(len(clean), 1, generator=g))
+    pixels = clean * light + 0.01 * torch.randn(clean.shape, generator=g)
+    found = solve(pixels, endmembers, torch.full_like(endmembers[0], 0.01))
+    assert rmse(found.pixels, endmembers, abundances) < 1.1 * rmse(pixels, endmembers, abundances)
+    assert found.error < 1.05
+
+
+def test_order_of_the_endmembers_does_not_matter():
+    pixels, endmembers, _, noise = scene("variable")
+    first, second = solve(pixels, endmembers, noise), solve(pixels, endmembers[[2, 0, 3, 1]], noise)
+    torch.testing.assert_close(first.pixels, second.pixels, atol=1e-5, rtol=1e-4)
+    assert first.error == pytest.approx(second.error, rel=1e-3)
+
+
+def test_masked_pixels_play_no_role():
+    pixels, endmembers, abundances, noise = scene("variable")
+    valid = ALL.clone()
+    valid[:, 40:] = False
+    kept = valid.flatten()
+    found = solve(pixels[kept], endmembers, noise, valid)
+    far = torch.zeros_like(ALL)
+    far[:, :24] = True  # further from the mask than the windows reach: only what all pixels share differs
+    whole = solve(pixels, endmembers, noise).pixels
+    torch.testing.assert_close(found.pixels[far[valid]], whole[far.flatten()], atol=0.02, rtol=0.05)
+    assert rmse(found.pixels, endmembers, abundances[kept]) < 0.75 * rmse(pixels[kept], endmembers, abundances[kept])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_handful_of_pixels(count):
+    pixels, endmembers, _, noise = scene("variable")
+    found = solve(pixels[:count], endmembers, noise, torch.ones(1, count, dtype=torch.bool))
+    assert found.pixels.shape == (count, 120) and torch.isfinite(found.pixels).all()
