@@ -59,7 +59,7 @@ def linear_part(
     """The pixels without what a model adds to their linear mixture, with given endmembers.
 
     A nonlinear model is linear in the coefficients of its nonlinear terms once these are computed from the last
-    abundances: abundances and coefficients are solved for together, the latter under a prior, and the terms computed anew. With
+    abundances: both are solved for together, the coefficients under a prior, and the terms computed anew. With
     `b = s * a` the terms are `b_i e_i * b_j e_j / s` for each pair (GBM, coefficients in [0, 1]) or `(b E)^2 / s`
     (PPNM), where s is 1 under ordinary illumination. For endmembers that vary see `constant_part`.
 
