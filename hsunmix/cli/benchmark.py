@@ -25,9 +25,8 @@ examples:
       needs samson_reference.npz (endmembers, abundances) and jasper_ridge_reference.npz beside the cubes
   hsunmix benchmark --library usgs.hdr --simulated 3 --track blind library --snr 30 15 --methods vca sunsal -o bench
       three simulated scenes without pure pixels, from the spectra of a library
-  hsunmix benchmark --library new.hdr --simulated 2 --num-endmembers 3 5 8 --purity 1 0.8 --mixing linear bilinear
-                    variable --track blind --methods vca spa archetypes minimum_volume -o grid
-      36 scenes, at four noise levels each, from spectra that the networks have not seen
+  hsunmix benchmark --library new.hdr --simulated 2 --num-endmembers 3 5 8 --purity 1 0.8 --track blind -o grid
+      twelve scenes, at four noise levels each, from spectra that the networks have not seen
 
 tracks: given (exact endmembers), perturbed (turned by exactly 5 degrees), blind (only their number), library (their
         number, and the spectra of --library)
