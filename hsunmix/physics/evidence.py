@@ -118,6 +118,13 @@ def scatter(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return grid
 
 
+def zero_filled(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Pixel values (N, C) as maps (C, H, W), 0 elsewhere."""
+    grid = values.new_zeros(*valid.shape, values.shape[1])
+    grid[valid] = values
+    return grid.permute(2, 0, 1)
+
+
 def gather_evidence(
     pixels: torch.Tensor,
     endmembers: torch.Tensor,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from .evidence import Evidence, no_darkness
+from .evidence import Evidence, no_darkness, zero_filled
 
 _PRESENT = 0.005  # abundance above which the prior counts a material as present
 _BLOCKS = (24, 12, 6)  # pixels; multiples of the last
@@ -83,13 +83,13 @@ def smooth_error(
     present, weight, observed = _normalise(evidence, abundances)
     rank = present.shape[1]
     weighted = weight[:, None] * present
-    pairs = torch.stack([_pool(_grid(weighted * p[:, None], valid), _BLOCKS[-1]) for p in present.T], dim=1)
+    pairs = torch.stack([_pool(zero_filled(weighted * p[:, None], valid), _BLOCKS[-1]) for p in present.T], dim=1)
     ridge = 1e-6 * evidence.gram.diagonal().mean() * weight.mean() * torch.eye(rank).to(evidence.gram)
     correction = torch.zeros_like(observed)
     for size in _BLOCKS:
         expected = (abundances + correction).clamp_min(0) + leaked
         gradient = weighted * (observed - expected @ evidence.gram)
-        sums = _pool(_grid(torch.cat([gradient, present], dim=1), valid), size).permute(1, 2, 0)  # [h, w, 2 R]
+        sums = _pool(zero_filled(torch.cat([gradient, present], dim=1), valid), size).permute(1, 2, 0)  # [h, w, 2 R]
         system = _pool(pairs, size // _BLOCKS[-1]).permute(2, 3, 0, 1) * evidence.gram  # [h, w, R, R]
         covariance = torch.linalg.inv(system + ridge)
         delta = (covariance @ sums[..., :rank, None]).squeeze(-1)
@@ -107,13 +107,6 @@ def _normalise(evidence: Evidence, abundances: torch.Tensor) -> tuple[torch.Tens
     total = no_darkness(evidence.brightness.double())
     weight = evidence.noise_confidence * total.square()
     return (abundances > _PRESENT).double(), weight, evidence.rhs / total[:, None]
-
-
-def _grid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(N, C) pixel values as (C, H, W), 0 elsewhere."""
-    grid = values.new_zeros(*valid.shape, values.shape[1])
-    grid[valid] = values
-    return grid.permute(2, 0, 1)
 
 
 def _pool(maps: torch.Tensor, size: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from .consistency import nnls, regularise, solve_nonnegative
+from .evidence import zero_filled
 
 _CURVE_LENGTH = 0.2  # correlation length of changes of shape, as a share of the bands
 _UNEVEN = 0.02  # variance of changes of shape that are not smooth, as a share of that of smooth ones
@@ -89,20 +90,18 @@ def _scales(coefficients: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     gram, total = sums[:, : rank * rank].unflatten(1, (rank, rank)), sums[:, rank * rank :]
     target = (total - gram.sum(2))[..., None]  # [N, R, 1]: of `1 - sum b`
     eye = torch.eye(rank, dtype=gram.dtype, device=gram.device)
-    ridge, scales = _RIDGE, torch.ones_like(coefficients)
-    for _ in range(2):
+
+    def fit(ridge: float) -> torch.Tensor:
         scales = 1 + torch.linalg.solve(gram + ridge * eye, target).squeeze(-1)
-        scales = scales.clamp(1 / _LARGEST_SCALE, 1 / _LEAST_SCALE)
-        left = ((scales * coefficients).sum(1) - 1).square().mean()
-        ridge = _RIDGE + _RIDGE_PER_VARIANCE * float(left)
-    return scales
+        return scales.clamp(1 / _LARGEST_SCALE, 1 / _LEAST_SCALE)
+
+    left = ((fit(_RIDGE) * coefficients).sum(1) - 1).square().mean()
+    return fit(_RIDGE + _RIDGE_PER_VARIANCE * float(left))
 
 
 def _window_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Mean (N, C) of pixel values (N, C) over the window about each pixel; what lies outside counts as 0."""
-    grid = values.new_zeros(*valid.shape, values.shape[1])
-    grid[valid] = values
-    maps = grid.permute(2, 0, 1)
+    maps = zero_filled(values, valid)
     for _ in range(2):
         maps = functional.avg_pool2d(maps, _WINDOW, 1, _WINDOW // 2)
     return maps.permute(1, 2, 0)[valid]

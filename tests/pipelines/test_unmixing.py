@@ -454,7 +454,7 @@ def test_other_than_linear_scenes_are_unmixed_better_with_their_own_model(pipe, 
         known = {"num_endmembers": 4} if blind else {"fixed_endmembers": scene.endmembers}
         for model, found in errors.items():
             out = pipe(
-                scene.cube, wavelengths=scene.wavelengths, mixing_model=model,
+                scene.cube, wavelengths=scene.wavelengths, mixing_model=model, brightness="fixed",
                 generator=torch.Generator().manual_seed(0), **known,
             )  # fmt: skip
             found.append(scored(scene, out.endmembers[0], out.abundances[0])["abundance_rmse"])
