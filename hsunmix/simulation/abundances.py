@@ -28,6 +28,7 @@ def random_abundances(
     max_purity: float | Literal["random"] | None = "random",
     sharp_probability: float = 0.7,
     absent_probability: float = 0.05,
+    plain_probability: float = 0.0,
     device: torch.device | str | None = None,
 ) -> torch.Tensor:
     """Random abundance maps on the simplex.
@@ -43,6 +44,8 @@ def random_abundances(
             caps a third of the scenes at 0.7 to 0.95, None caps none.
         sharp_probability: share of the sharp kinds when `kind` is None.
         absent_probability: chance that one of three or more endmembers occurs nowhere.
+        plain_probability: chance that sharp regions have no texture; as often, independently, a share of them has one
+            mixture in common, the ground that the others lie on.
         device: device of the result; the generator's when None.
 
     Returns:
@@ -64,7 +67,7 @@ def random_abundances(
     if kind in SMOOTH_KINDS:
         maps = _smooth_maps(num_endmembers, height, width, draws, kind)
     else:
-        maps = _sharp_maps(num_endmembers, height, width, draws, kind)
+        maps = _sharp_maps(num_endmembers, height, width, draws, kind, plain_probability)
     if draws.chance(0.6):  # most materials are wholly absent from most pixels
         maps = (maps - draws.log_number(0.01, 0.25) * maps.amax(0, keepdim=True)).clamp_min(0)
     if num_endmembers > 2 and draws.chance(absent_probability):
@@ -109,7 +112,9 @@ def _smooth_maps(num_endmembers: int, height: int, width: int, draws: Draws, kin
     return _add_lines(maps, draws, draws.integer(1, 3)) if draws.chance(0.2) else maps
 
 
-def _sharp_maps(num_endmembers: int, height: int, width: int, draws: Draws, kind: str) -> torch.Tensor:
+def _sharp_maps(
+    num_endmembers: int, height: int, width: int, draws: Draws, kind: str, plain_probability: float
+) -> torch.Tensor:
     """Regions of constant mixture, then lines, single-pixel objects, texture, and an optical blur in half of them."""
     if kind == "lines":
         labels = draws.choice((voronoi_labels, block_labels))(height, width, draws)
@@ -117,12 +122,20 @@ def _sharp_maps(num_endmembers: int, height: int, width: int, draws: Draws, kind
         labels = {"voronoi": voronoi_labels, "dead_leaves": dead_leaves_labels, "blocks": block_labels}[kind](
             height, width, draws
         )
-    maps = _region_mixtures(int(labels.max()) + 1, num_endmembers, draws).T[:, labels]  # (R, H, W)
+    mixtures = _region_mixtures(int(labels.max()) + 1, num_endmembers, draws)
+    plain = grounded = False
+    if plain_probability:  # scenes of the default stay what they are
+        plain, grounded = draws.chance(plain_probability), draws.chance(plain_probability)
+    if grounded:
+        ground = draws.uniform(0.0, 1.0, len(mixtures), 1) < draws.number(0.3, 0.9)
+        mixtures = torch.where(ground, _mixtures(1, num_endmembers, draws, 0.1, 5.0), mixtures)
+    maps = mixtures.T[:, labels]  # (R, H, W)
     if kind == "lines" or draws.chance(0.3):
         maps = _add_lines(maps, draws, draws.integer(2, 8) if kind == "lines" else draws.integer(1, 3))
     if draws.chance(0.5):
         maps = _add_objects(maps, draws)
-    maps = _add_texture(maps, draws)
+    if not plain:
+        maps = _add_texture(maps, draws)
     return gaussian_blur(maps, draws.number(0.35, 1.1)) if draws.chance(0.5) else maps
 
 

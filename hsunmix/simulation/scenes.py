@@ -86,6 +86,7 @@ class SceneSimulator:
         brightness_probability: share of scenes whose brightness varies; 1 everywhere in the others.
         dead_pixel_probability: share of noisy scenes with dead pixels.
         unknown_wavelength_probability: share of scenes that do not tell their wavelengths.
+        plain_probability: chance that sharp regions have no texture, see `random_abundances`.
         min_angle_degrees: smallest spectral angle between two endmembers of a scene.
         exclude_held_out: drop spectra of `HELD_OUT_MATERIALS` from libraries that are not yet `LibrarySpectra`.
         device: device of the scenes.
@@ -115,6 +116,7 @@ class SceneSimulator:
         brightness_probability: float = 0.7,
         dead_pixel_probability: float = 0.05,
         unknown_wavelength_probability: float = 0.0,
+        plain_probability: float = 0.0,
         min_angle_degrees: float = 4.0,
         exclude_held_out: bool = False,
         device: torch.device | str = "cpu",
@@ -134,6 +136,7 @@ class SceneSimulator:
         self.brightness_probability = brightness_probability
         self.dead_pixel_probability = dead_pixel_probability
         self.unknown_wavelength_probability = unknown_wavelength_probability
+        self.plain_probability = plain_probability
         self.min_angle_degrees = min_angle_degrees
         self.device = torch.device(device)
         _check_keys("mixing_probabilities", self.mixing_probabilities, MIXING_MODELS)
@@ -262,7 +265,10 @@ class SceneSimulator:
     ) -> torch.Tensor:
         """Abundances (N, R), random or given."""
         if abundances is None:
-            maps = random_abundances(count, height, width, generator, kind, max_purity, device=self.device)
+            maps = random_abundances(
+                count, height, width, generator, kind, max_purity,
+                plain_probability=self.plain_probability, device=self.device,
+            )  # fmt: skip
         else:
             maps = torch.as_tensor(abundances).to(self.device, torch.float32).permute(2, 0, 1)
             if maps.shape[0] != count:

@@ -23,7 +23,9 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--max_endmembers", type=int, default=7)
     add("--given_fraction", type=float, default=0.4, help="share of scenes whose endmembers are known exactly")
     add("--extracted_fraction", type=float, default=0.2, help="share of scenes whose endmembers are extracted")
+    add("--plain_fraction", type=float, default=0.4, help="share of scenes of sharp regions that have no texture")
     add("--train_batch_size", type=int, default=4, help="scenes per process and step")
+    add("--echoes", type=int, default=1, help="steps on every batch, each flipped or turned differently (Choi, 2019)")
     add("--gradient_accumulation_steps", type=int, default=1)
     add("--max_train_steps", type=int, default=2000)
     add("--learning_rate", type=float, default=1e-3)
@@ -43,4 +45,5 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="no progress bar")
     add("--push_to_hub", action="store_true", help="upload the trained network")
     add("--hub_model_id", default=None, help="repository for --push_to_hub, 'user/name'")
+    parser.set_defaults(refined=True)  # a script's own business: whether its examples hold refined endmembers too
     return parser

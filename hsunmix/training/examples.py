@@ -59,6 +59,7 @@ class ExampleConfig:
         no_wavelengths_fraction: share of batches without wavelengths.
         real_maps_fraction: share of scenes mixed from the maps of real scenes, where there are any.
         labelled_fraction: share of batches that are patches of labelled scenes, where there are any.
+        refined: also the evidence of refined endmembers, which only ResUNet2D asks for.
     """
 
     batch_size: int = 4
@@ -71,6 +72,7 @@ class ExampleConfig:
     no_wavelengths_fraction: float = 0.2
     real_maps_fraction: float = 0.3
     labelled_fraction: float = 0.5
+    refined: bool = True
 
 
 class SimulatedExamples(Dataset):
@@ -132,6 +134,36 @@ class SimulatedExamples(Dataset):
         return scenes, sensor.wavelengths.float()
 
 
+def turned(batch: dict[str, torch.Tensor | None], turn: int) -> dict[str, torch.Tensor | None]:
+    """A batch whose scenes are flipped or transposed, all alike: another batch for a network over maps.
+
+    Args:
+        batch: of `SimulatedExamples`.
+        turn: one of the eight symmetries of a square, 0 to 7; 0 changes nothing.
+
+    Returns:
+        The batch, with its pixels in the new order.
+    """
+    if turn == 0:
+        return batch
+
+    def turn_image(x: torch.Tensor) -> torch.Tensor:  # (..., H, W)
+        x = x.transpose(-1, -2) if turn & 4 else x
+        return x.flip([axis for axis, bit in ((-2, 1), (-1, 2)) if turn & bit])
+
+    cube = batch["cube"]
+    assert cube is not None
+    order = turn_image(
+        torch.arange(cube.shape[-2] * cube.shape[-1], device=cube.device).view(cube.shape[-2:])
+    ).flatten()
+    images = {key: turn_image(x) for key, x in batch.items() if key in _IMAGES and x is not None}
+    return batch | images | {key: x[:, order] for key, x in batch.items() if key in _PIXELS and x is not None}
+
+
+_IMAGES = ("cube", "evidence", "refined_evidence", "abundances")  # [N, ..., H, W]
+_PIXELS = ("rhs", "confidence", "brightness")  # [N, H * W, ...]
+
+
 def make_example(
     scene: Scene,
     generator: torch.Generator,
@@ -144,10 +176,11 @@ def make_example(
     Returns:
         `cube` (B, H, W); `coarse_endmembers`, `moved_endmembers`, `moved_std`, `endmembers` (R, B): the start, the
         start after one closed-form step onto the data and that step's standard deviation, the truth; `evidence` and
-        `refined_evidence` (R, 5, H, W) of the start and of the refined endmembers, for the latter also the normal
-        equations `gram` (R, R), `rhs` (N, R), `confidence` and `brightness` (N,); `abundances` (R, H, W), the truth;
-        `statistics` (R, 5) at the start; and scalars: `counted`, abundances count endmembers of equal maximum;
-        `fixed`, the endmembers are known exactly and stay; `brightness_precision`, 0 where brightness is free.
+        `refined_evidence` (R, 5, H, W) of the start and of the refined endmembers (without `config.refined` of the
+        start too), for the latter also the normal equations `gram` (R, R), `rhs` (N, R), `confidence` and `brightness`
+        (N,); `abundances` (R, H, W), the truth; `statistics` (R, 5) at the start; and scalars: `counted`, abundances
+        count endmembers of equal maximum; `fixed`, the endmembers are known exactly and stay; `brightness_precision`,
+        0 where brightness is free.
     """
     pixels = scene.cube.flatten(0, 1)
     valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
@@ -184,7 +217,7 @@ def make_example(
         pixels, start.scaled_abundances, start.noise_std, coarse, 0.05 * scale.expand_as(coarse)
     )
     refined, fixed = start, given and bool(torch.rand((), generator=generator) < 0.85)
-    if not fixed:
+    if config.refined and not fixed:
         if endmember_unet is None:  # off by about as much as the closed-form step
             better, error = moved, (moved - truth).square().mean(1, keepdim=True).sqrt()
             better_std = (error * (0.3 * torch.randn(error.shape, generator=generator)).exp()).expand_as(moved)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ..models import ResUNet1D
 from ..simulation import SceneSimulator
-from .examples import ExampleConfig, SimulatedExamples, load_libraries
+from .examples import ExampleConfig, SimulatedExamples, load_libraries, turned
 from .labelled import LabelledScenes
 from .real_maps import RealMaps
 
@@ -94,7 +94,7 @@ def train(
     )
     for step in range(first_step, args.max_train_steps):
         for _ in range(args.gradient_accumulation_steps):
-            batch = _to_device(next(batches), accelerator.device)
+            batch = next(batches)
             with accelerator.accumulate(model):
                 with accelerator.autocast():
                     losses = loss_function(model, batch)
@@ -122,7 +122,8 @@ def train(
 
 def _simulator(args: argparse.Namespace, held_out: bool) -> SceneSimulator:
     libraries = load_libraries(args.library, held_out)
-    return SceneSimulator(libraries or None, num_endmembers=(2, args.max_endmembers))
+    plain = 0.0 if held_out else args.plain_fraction  # validation stays comparable
+    return SceneSimulator(libraries or None, num_endmembers=(2, args.max_endmembers), plain_probability=plain)
 
 
 def _endmember_unet(args: argparse.Namespace) -> ResUNet1D | None:
@@ -139,6 +140,7 @@ def _example_config(args: argparse.Namespace, batch_size: int) -> ExampleConfig:
         given_fraction=args.given_fraction,
         extracted_fraction=args.extracted_fraction,
         labelled_fraction=args.labelled_fraction,
+        refined=args.refined,
     )
 
 
@@ -157,20 +159,24 @@ def _examples(args: argparse.Namespace, length: int) -> SimulatedExamples:
 def _batches(
     accelerator: Accelerator, args: argparse.Namespace, first_step: int, examples: Callable[[int], Dataset]
 ) -> Iterator[dict]:
-    """This rank's part of the stream, from where the run stopped."""
+    """This rank's part of the stream, from where the run stopped; every batch in `args.echoes` orientations."""
     rank, world = accelerator.process_index, accelerator.num_processes
-    total = args.max_train_steps * args.gradient_accumulation_steps * world
-    start = first_step * args.gradient_accumulation_steps * world + rank
-    return iter(
-        DataLoader(
-            examples(total),
-            batch_size=None,
-            sampler=range(start, total, world),
-            num_workers=args.dataloader_num_workers,
-            generator=torch.Generator(),  # the loader must not draw from the global stream, which resuming restores
-            prefetch_factor=4 if args.dataloader_num_workers else None,
-        )
+    length = -(-args.max_train_steps * args.gradient_accumulation_steps // args.echoes)
+    used = first_step * args.gradient_accumulation_steps
+    loader = DataLoader(
+        examples(length * world),
+        batch_size=None,
+        sampler=range(used // args.echoes * world + rank, length * world, world),
+        num_workers=args.dataloader_num_workers,
+        generator=torch.Generator(),  # the loader must not draw from the global stream, which resuming restores
+        prefetch_factor=4 if args.dataloader_num_workers else None,
     )
+    skip = used % args.echoes
+    for batch in loader:
+        batch = _to_device(batch, accelerator.device)
+        for echo in range(skip, args.echoes):
+            yield turned(batch, 3 * echo % 8)
+        skip = 0
 
 
 def _to_device(batch: dict, device: torch.device) -> dict:

@@ -41,7 +41,7 @@ def make_real_maps(path: Path | str, num_endmembers: int, seed: int = 0) -> dict
 
 
 class RealMaps:
-    """Abundance and brightness maps unmixed from real scenes (`make_maps.py`), cropped, flipped and turned at random.
+    """Abundance and brightness maps unmixed from real scenes (`make_maps.py`); resampled, cropped, turned at random.
 
     Args:
         paths: `.npz` files with `abundances` (H, W, R) and `brightness` (H, W).
@@ -70,9 +70,21 @@ class RealMaps:
 
         abundances, brightness = self.scenes[count][random_integer(len(self.scenes[count]), generator)]
         both = torch.cat([abundances, brightness[..., None]], dim=-1).permute(2, 0, 1)  # [R + 1, H, W]
-        missing = [max(0, size - n) for n in both.shape[1:]]
-        both = torch.nn.functional.pad(both, (0, missing[1], 0, missing[0]), mode="reflect").permute(1, 2, 0)
-        both = random_crop([both], size, generator)[0]
+        both = _resample(both, float(2 * torch.rand((), generator=generator) - 1))
+        while min(both.shape[1:]) < size:  # a reflection can't be larger than what it reflects
+            missing = [min(max(0, size - n), n - 1) for n in both.shape[1:]]
+            both = torch.nn.functional.pad(both, (0, missing[1], 0, missing[0]), mode="reflect")
+        both = random_crop([both.permute(1, 2, 0)], size, generator)[0]
         maps = both[..., :-1][..., torch.randperm(count, generator=generator)].clamp_min(0) + 1e-6
         relative = (both[..., -1] / both[..., -1].median().clamp_min(1e-6)).clamp_min(0.02)
         return {"abundances": maps / maps.sum(-1, keepdim=True), "brightness": relative.contiguous()}
+
+
+def _resample(maps: torch.Tensor, octaves: float) -> torch.Tensor:
+    """Maps (C, H, W) as a sensor of other resolution has them: means over larger pixels, or interpolated smaller ones.
+
+    Both take out part of the noise that unmixing has left in the maps, which a network would else learn to keep.
+    """
+    height, width = (max(8, round(n * 2.0**octaves)) for n in maps.shape[1:])
+    mode = "area" if octaves < 0 else "bilinear"
+    return torch.nn.functional.interpolate(maps[None], (height, width), mode=mode)[0]

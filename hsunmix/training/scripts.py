@@ -25,7 +25,9 @@ Network = TypeVar("Network", HybridSTU, ResUNet1D, ResUNet2D)
 
 def train_hybrid_stu(argv: Sequence[str] | None = None) -> None:
     """Train HybridSTU, the network of the coarse abundances, with SAM + MSE losses on simulated scenes."""
-    args = argument_parser(train_hybrid_stu.__doc__ or "").parse_args(argv)
+    parser = argument_parser(train_hybrid_stu.__doc__ or "")
+    parser.set_defaults(refined=False)
+    args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
     train(args, _network(HybridSTU, args), coarse_loss)
 
@@ -33,6 +35,7 @@ def train_hybrid_stu(argv: Sequence[str] | None = None) -> None:
 def train_endmember_diffusion(argv: Sequence[str] | None = None) -> None:
     """Train ResUNet1D, the diffusion network over endmember spectra (DDPM), on spoiled and on extracted spectra."""
     parser = argument_parser(train_endmember_diffusion.__doc__ or "")
+    parser.set_defaults(refined=False)
     _add_on_policy(parser)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)

@@ -65,6 +65,14 @@ def test_sharp_kinds_have_edges_and_most_default_scenes_are_sharp():
     assert sorted(map(roughness, sharp))[4] > sorted(map(roughness, smooth))[4]
 
 
+def test_plain_regions_are_of_one_mixture_each():
+    def mixtures(**options):  # of the sharpest of some scenes: an optical blur mixes those of others
+        scenes = [random_abundances(4, 48, 48, generator(s), "blocks", None, **options) for s in range(8)]
+        return min(len(maps.flatten(1).T.unique(dim=0)) for maps in scenes)
+
+    assert mixtures(plain_probability=1.0) < 400 < 1500 < mixtures()
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [

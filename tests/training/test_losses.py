@@ -11,6 +11,7 @@ from hsunmix.physics import abundance_step
 from hsunmix.pipelines.chain import LEAST_PRIOR_STD
 from hsunmix.simulation import SceneSimulator
 from hsunmix.training import ExampleConfig, JointModel, RealMaps, SimulatedExamples, joint_loss
+from hsunmix.training.examples import turned
 from hsunmix.training.labelled import LabelledScenes
 from hsunmix.training.losses import (
     abundance_loss,
@@ -54,6 +55,27 @@ def test_consistency_is_the_samplers_own_where_no_bound_is_active():
         expected = (exact / exact.sum(1, keepdim=True))[inside].float()
         torch.testing.assert_close(pulled[n].flatten(1).T[inside], expected, atol=1e-4, rtol=1e-3)
     assert compared > 100
+
+
+@pytest.mark.parametrize("turn", range(1, 8))
+def test_turned_batch_is_the_same_scene_with_its_pixels_elsewhere(batch, turn):
+    def turned_maps(maps):
+        return turned(batch | {"abundances": maps}, turn)["abundances"]
+
+    other, clean = turned(batch, turn), batch["abundances"].roll(1, -1)
+    std = torch.full_like(clean, 0.05)
+    torch.testing.assert_close(
+        consistent_maps(turned_maps(clean), std, other), turned_maps(consistent_maps(clean, std, batch))
+    )
+    for earlier in range(turn):
+        assert not torch.equal(turned(batch, earlier)["cube"], other["cube"])
+
+
+def test_evidence_of_refined_endmembers_is_left_out_where_nobody_asks_for_it():
+    config = ExampleConfig(batch_size=2, size=12, given_fraction=0.0, refined=False)
+    batch = SimulatedExamples(SceneSimulator(None, num_bands=(40, 60)), config, 3, 20)[0]
+    assert torch.equal(batch["refined_evidence"], batch["evidence"])
+    assert not torch.equal(examples()[0]["refined_evidence"], examples()[0]["evidence"])
 
 
 def test_sampler_states_are_shown_in_the_stated_share():
@@ -136,6 +158,15 @@ def test_real_maps_stay_on_the_simplex_whatever_their_size(tmp_path):
     assert (drawn["brightness"] > 0).all() and maps.draw(5, 12, generator) == {}
     scene = SceneSimulator(None)(generator, **maps.draw(4, 12, generator))
     assert scene.cube.shape[:2] == (12, 12) and scene.endmembers.shape[0] == 4
+
+
+def test_real_maps_smaller_than_half_a_patch_are_reflected_as_often_as_it_takes(tmp_path):
+    abundances = np.random.default_rng(0).dirichlet([0.5] * 3, (11, 9)).astype("float32")
+    np.savez(tmp_path / "maps.npz", abundances=abundances, brightness=np.ones((11, 9), "float32"))
+    for seed in range(6):  # resampled by factors from one half to two
+        patch = RealMaps([tmp_path / "maps.npz"]).draw(3, 32, torch.Generator().manual_seed(seed))
+        assert patch["abundances"].shape == (32, 32, 3)
+        torch.testing.assert_close(patch["abundances"].sum(-1), torch.ones(32, 32))
 
 
 def test_labelled_patches_keep_cube_and_reference_together(tmp_path):

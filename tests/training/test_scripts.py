@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.cli.main import main
 from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
+from hsunmix.training.loop import _batches
 
 TRAINING = Path(__file__).parents[2] / "training"
 SMALL = "--size 12 --max_endmembers 3 --train_batch_size 1 --dataloader_num_workers 0 --validation_batches 1".split()
@@ -117,6 +119,23 @@ def test_resumed_run_equals_the_uninterrupted_one_and_the_limit_holds(tmp_path):
     for name, value in ResUNet1D.from_pretrained(resumed).state_dict().items():
         torch.testing.assert_close(value, expected[name], msg=name)
     assert [path.name for path in resumed.glob("checkpoint*")] == ["checkpoint-4"]
+
+
+def test_echoes_use_every_batch_several_times_and_resume_between_them():
+    one = {"cube": torch.arange(24.0).view(1, 2, 3, 4), "wavelengths": None}
+    args = SimpleNamespace(max_train_steps=7, gradient_accumulation_steps=1, echoes=3, dataloader_num_workers=0)
+    accelerator = SimpleNamespace(process_index=0, num_processes=1, device="cpu")
+
+    def stream(first):
+        def batches(length):
+            return [one | {"index": torch.tensor(i)} for i in range(length)]
+
+        return [(int(b["index"]), b["cube"].tolist()) for b in _batches(accelerator, args, first, batches)]
+
+    whole = stream(0)
+    assert [index for index, _ in whole] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert whole[0][1] != whole[1][1] != whole[2][1] != whole[0][1] and whole[0][1] == whole[3][1]
+    assert stream(4) == whole[4:]
 
 
 def test_two_ranks_end_with_the_same_parameters(tmp_path):
