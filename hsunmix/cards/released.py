@@ -195,20 +195,18 @@ def render(folder: Path, checkpoint: Path, pictures: str = "") -> str:
     facts = json.loads((folder / f"{checkpoint.name}.json").read_text(encoding="utf-8"))
     found = read_measurements(folder / "results", checkpoint)
     energy = facts["energy"]
-    core_hours = facts["cores"] * facts["hours"]
-    kilowatt_hours = core_hours * energy["watts_per_core"] * energy["overhead"] / 1000
+    kilowatt_hours = facts["hours"] * energy["watts"] * energy["overhead"] / 1000
     values = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
     values |= {f"energy_{key}": value for key, value in energy.items()}
     values |= {
         "mark": f"{MARK} -->",
-        "core_hours": core_hours,
         "package_version": found.versions["hsunmix"],
         "scene_cells": len(benchmark.cells(found.scenes)),
         "networks": _networks(checkpoint, facts["networks"]),
         "data": _data(facts["data"]),
         "kilowatt_hours": f"{kilowatt_hours:.2g}",
         "carbon_grams": f"{kilowatt_hours * energy['grams_co2_per_kwh']:.2g}",
-        "price": f"{core_hours * energy['price_per_core_hour']:.2f}",
+        "price": f"{facts['hours'] * energy['price_per_hour']:.2f}",
         "versions": ", ".join(f"{name} {version}" for name, version in found.versions.items()),
         "held_out_scenes": found.held_out[0]["scenes"],
         "held_out_table": held_out_table(found),

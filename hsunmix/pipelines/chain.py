@@ -27,7 +27,7 @@ from .processor import PreparedCube
 from .scene import SceneModel, Stage
 
 _ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
-LEAST_PRIOR_STD = 0.005  # no prior knows abundances better than to half a per cent
+LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
 EXTRACTED_SHARE = 0.25
