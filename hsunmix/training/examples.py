@@ -23,6 +23,9 @@ from ..simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, ran
 from .labelled import LabelledScenes
 from .real_maps import RealMaps
 
+_IMAGES = ("cube", "evidence", "refined_evidence", "abundances")  # of a batch, [N, ..., H, W]
+_PIXELS = ("rhs", "confidence", "brightness")  # of a batch, [N, H * W, ...]
+
 
 def load_libraries(paths: Sequence[str], held_out: bool = False) -> list[LibrarySpectra]:
     """Read spectral libraries, keeping the training materials only, or (for validation) the held-out ones only.
@@ -158,10 +161,6 @@ def turned(batch: dict[str, torch.Tensor | None], turn: int) -> dict[str, torch.
     ).flatten()
     images = {key: turn_image(x) for key, x in batch.items() if key in _IMAGES and x is not None}
     return batch | images | {key: x[:, order] for key, x in batch.items() if key in _PIXELS and x is not None}
-
-
-_IMAGES = ("cube", "evidence", "refined_evidence", "abundances")  # [N, ..., H, W]
-_PIXELS = ("rhs", "confidence", "brightness")  # [N, H * W, ...]
 
 
 def make_example(
