@@ -472,14 +472,19 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         """Predict clean maps for a batch of chains and pull them onto the data."""
         dtype = self.unet.dtype
         some = [chains[i] for i in batch]
-        output = self.unet(
+        inputs = [
             torch.stack([latents[i] for i in batch]).to(dtype),  # [n, R, H, W]
-            t,
             torch.stack([chain.coarse_maps for chain in some]).to(dtype),
             torch.stack([chain.coarse_log_std for chain in some]).to(dtype),
             torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 5, H, W]
-        )
-        for chain, clean, log_std in zip(some, output.sample.float(), output.log_std.float(), strict=True):
+        ]
+        outputs = []
+        for turn in ((), (-2, -1)):  # a scene and the same turned by half a circle should give the same maps
+            latent, *conditions = (x.flip(turn) for x in inputs)
+            output = self.unet(latent, t, *conditions, return_dict=False)
+            outputs.append([x.float().flip(turn) for x in output])
+        maps, log_stds = (torch.stack(both).mean(0) for both in zip(*outputs, strict=True))
+        for chain, clean, log_std in zip(some, maps, log_stds, strict=True):
             chain.pull_abundances((clean + 1) / 2, log_std.exp() / 2, self.guidance_scale)
 
     @staticmethod

@@ -159,6 +159,12 @@ def test_level_survives_a_noise_level_that_is_assumed_too_high():
     assert abs(level - 1) < 0.05
 
 
+def test_constant_brightness_is_held_tighter_where_endmembers_are_exact():
+    pixels, endmembers, _, std = scene(30.0)
+    loose, tight = (brightness_model(pixels, endmembers, std.expand(80), "fixed", exact) for exact in (False, True))
+    assert tight.precision > 10 * loose.precision
+
+
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("snr_db", [40.0, 10.0])
 def test_endmembers_each_in_a_scale_of_its_own_free_the_brightness(snr_db, exact):
