@@ -75,9 +75,9 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.add_argument("--steps", metavar="N", type=int, help="denoising steps")
     parser.add_argument(
         "--mixing-model",
-        choices=MIXING_MODELS,
-        default="linear",
-        help="that hsunmix unmixes with (default: linear)",
+        choices=("auto", *MIXING_MODELS),
+        default="auto",
+        help="that hsunmix unmixes with (default: auto)",
     )
     parser.add_argument("--checkpoint", metavar="DIR_OR_REPO", default="base", help="default: base")
     parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, mps (default: the fastest)")

@@ -116,7 +116,11 @@ def describe_result(folder: Path) -> list[tuple[str, str]]:
         lines.append((f"  {entry['name']}", share))
     if summary["settings"].get("library") is not None:
         lines.append(("", NAMES_OF_A_LIBRARY))
-    lines += [("brightness", summary["brightness_mode"]), ("residual", how_well_explained(summary))]
+    lines += [
+        ("mixing model", summary["mixing_model"]),
+        ("brightness", summary["brightness_mode"]),
+        ("residual", how_well_explained(summary)),
+    ]
     if summary["unexplained"]:
         lines.append(("warning", summary["unexplained"]))
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

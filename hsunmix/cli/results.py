@@ -15,6 +15,7 @@ from .common import say
 
 if TYPE_CHECKING:
     from hsunmix.data import Cube, MapLayer
+    from hsunmix.pipelines import SceneModel
 
 MAPS = ("abundances", "uncertainty", "brightness", "residual", "quality")
 PICTURES = ("abundances.png", "endmembers.png", "residual.png", "brightness.png", "composite.png")
@@ -184,8 +185,7 @@ def summarize(
     maps: SceneMaps,
     spectra: dict[str, Any],
     names: list[str],
-    mode: str,
-    numbers: dict[int, float] | None,
+    scene: SceneModel,
 ) -> dict[str, Any]:
     """What was unmixed and what came out, in a few numbers for summary.json.
 
@@ -194,14 +194,14 @@ def summarize(
         maps: its maps.
         spectra: of the pipeline's output, by name.
         names: of the endmembers.
-        mode: of the brightness.
-        numbers: how probable each number of endmembers is, where it was estimated.
+        scene: what was found about the scene as a whole.
 
     Returns:
         The summary, without the settings.
     """
     from hsunmix.pipelines.quality import QUALITY_CLASSES, residual_over_noise, unexplained
 
+    mode = scene.brightness_model.mode
     step = max(1, int(np.ceil(np.sqrt(maps.brightness.size / _STATISTICS))))
     some = maps.thinned(step)
     counts = np.bincount(maps.quality.ravel(), minlength=len(QUALITY_CLASSES))
@@ -218,7 +218,7 @@ def summarize(
             else [cube.wavelengths.min(), cube.wavelengths.max()],
         },
         "num_endmembers": len(names),
-        "num_endmembers_probabilities": numbers,
+        "num_endmembers_probabilities": scene.number_probabilities,
         "endmembers": [
             {
                 "name": name,
@@ -227,6 +227,7 @@ def summarize(
             }
             for index, name in enumerate(names)
         ],
+        "mixing_model": scene.mixing_model,
         "brightness_mode": mode,
         "brightness_5_50_95_percentiles": np.nanpercentile(some.brightness, [5, 50, 95]),
         "quality": {name: int(count) for name, count in zip(QUALITY_CLASSES, counts)},
@@ -310,7 +311,8 @@ def how_well_explained(summary: dict[str, Any]) -> str:
 def report(folder: Path, summary: dict[str, Any], seconds: float) -> None:
     """The summary for a reader at the terminal."""
     snr = "no noise" if summary["snr_db"] is None else f"SNR {summary['snr_db']:.0f} dB"
-    say(f"{number_of_materials(summary)} in {seconds:.1f} s, {snr}, brightness {summary['brightness_mode']}")
+    how = f"{summary['mixing_model']} mixing, brightness {summary['brightness_mode']}"
+    say(f"{number_of_materials(summary)} in {seconds:.1f} s, {snr}, {how}")
     longest = max(len(entry["name"]) for entry in summary["endmembers"])
     say(f"  {'':{longest}}  mean abundance")
     for entry in summary["endmembers"]:

@@ -219,8 +219,7 @@ def _write(
     names = name_endmembers(spectra, known)
     staging = run.store.folder / "results"
     write_results(staging, cube, maps, spectra, names, args.format, args.ortho)
-    numbers = SceneModel.load(run.store.scene_path).number_probabilities
-    summary = summarize(cube, maps, spectra, names, scene.brightness_mode, numbers)
+    summary = summarize(cube, maps, spectra, names, SceneModel.load(run.store.scene_path))
     about = {"settings": settings, "versions": versions()}
     write_json(staging / "summary.json", summary | about)
     lap("write")

@@ -214,7 +214,7 @@ def unmix_at_once(
     try:
         arrays = result | {"nodata_mask": np.isnan(maps.residual), "brightness_mode": mode}
         write_results(staging, cube, maps, spectra, names, args.format, args.ortho, arrays)
-        summary = summarize(cube, maps, spectra, names, mode, output.scene[0].number_probabilities)
+        summary = summarize(cube, maps, spectra, names, output.scene[0])
         clock.lap("write")
         settings = {key: getattr(args, key) for key in SETTINGS} | {"device": device}
         about = {"settings": settings, "seconds": clock.laps, "versions": versions()}

@@ -237,11 +237,10 @@ def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any])
     for index, matches in enumerate(nearest or []):
         if matches[0][1] <= SIMILAR:
             names[index] += f" (like {matches[0][0]})"  # nearest in the library is not the same as identified
-    numbers = output.scene[0].number_probabilities
     command, settings = command_line(scene.cube.path or Path("scene"), chosen)
     result = Result(
         scene, maps, lower, upper, spectra, names, nearest, session.library_name if nearest else "", library_note,
-        command, summarize(scene.cube, maps, spectra, names, mode, numbers), _scores(scene, maps, spectra), {},
+        command, summarize(scene.cube, maps, spectra, names, output.scene[0]), _scores(scene, maps, spectra), {},
     )  # fmt: skip
     settings |= {"named by": result.library_name or None}
     arrays = fields | {"brightness_mode": mode}

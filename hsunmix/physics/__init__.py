@@ -14,7 +14,7 @@ from .consistency import (
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
-from .nonlinear import MIXING_MODELS, LinearPart, linear_part
+from .nonlinear import MIXING_MODELS, LinearPart, choose_mixing_model, linear_part
 from .shared_errors import fit_leak, leaked_abundances, smooth_error
 from .simplex import project_simplex, split_brightness
 
@@ -31,6 +31,7 @@ __all__ = [
     "brightness_fit",
     "brightness_level",
     "brightness_model",
+    "choose_mixing_model",
     "endmember_step",
     "estimate_noise",
     "fcls",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from .brightness import BRIGHTNESS_THRESHOLD, brightness_fit, brightness_level
 from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
 from .evidence import BANDS_PER_ERROR
 from .variability import constant_part
@@ -20,6 +21,8 @@ MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")
 
 _GAMMA_MEAN, _GAMMA_STD = 0.5, 12**-0.5  # of interactions that are uniform in [0, 1]
 _CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
+# Endmembers vary where that leaves less variation of the brightness, and their changes of shape are larger, than this.
+_STEADY, _CHANGE = 0.06, 0.015
 _ROUNDS = 4  # from nothing; the second already comes near
 _PIXELS_AT_ONCE = 2048
 
@@ -85,7 +88,8 @@ def linear_part(
     if mixing_model == "linear":
         return LinearPart(pixels)
     if mixing_model == "variable":
-        return LinearPart(*constant_part(pixels, endmembers, noise_std, valid))
+        constant = constant_part(pixels, endmembers, noise_std, valid)
+        return LinearPart(constant.pixels, constant.error)
     part = torch.zeros_like(pixels)
     rounds = _ROUNDS if scaled_abundances is None else 1
     scaled = nnls(pixels, endmembers, noise_std) if scaled_abundances is None else scaled_abundances
@@ -106,6 +110,33 @@ def linear_part(
             excess = (residual.square().mean(0) - noise_std.square()).clamp_min(0).mean()
             weights = (noise_std.square() + BANDS_PER_ERROR * excess).sqrt()
     return LinearPart(pixels - part)
+
+
+def choose_mixing_model(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor
+) -> str:
+    """Does the brightness of a scene vary because its endmembers do?
+
+    It does where endmembers that vary smoothly leave it as good as constant, which they don't if illumination varies
+    from pixel to pixel, and where their shape varies too, which it doesn't if illumination varies smoothly.
+    Nonlinear mixing is not looked for: it explains wrong endmembers too easily.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) spectra in the scale in which abundances sum to one.
+        noise_std: (B,) sensor noise.
+        valid: (H, W) bool, N of them true: where the pixels lie.
+
+    Returns:
+        "variable" or "linear".
+    """
+    if brightness_fit(pixels, endmembers, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
+        return "linear"
+    constant = constant_part(pixels, endmembers, noise_std, valid)
+    if constant.change < _CHANGE:
+        return "linear"
+    left = brightness_level(constant.pixels, endmembers, noise_std)[2]
+    return "variable" if left < _STEADY else "linear"
 
 
 def _interactions(

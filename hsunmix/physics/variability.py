@@ -9,6 +9,8 @@ linear mixing model: Drumetz et al., IEEE TIP 2016).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch.nn import functional
 
@@ -25,9 +27,24 @@ _RIDGE, _RIDGE_PER_VARIANCE = 3e-3, 50.0
 _LEAST_SCALE, _LARGEST_SCALE = 0.5, 2.0
 
 
+class ConstantPart(NamedTuple):
+    """Pixels without the variation of the endmembers, and how large that is.
+
+    Attributes:
+        pixels: (N, B) in the dtype of those given.
+        error: ratio of the standard deviation of the abundances that are read from them to that of ordinary least
+            squares under sensor noise, at least 1.
+        change: relative standard deviation of the changes of shape.
+    """
+
+    pixels: torch.Tensor
+    error: float
+    change: float
+
+
 def constant_part(
     pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor
-) -> tuple[torch.Tensor, float]:
+) -> ConstantPart:
     """Take the variation of the endmembers out of the pixels.
 
     Args:
@@ -37,12 +54,11 @@ def constant_part(
         valid: (H, W) bool, N of them true: where the pixels lie.
 
     Returns:
-        `(constant, error)`: (N, B) pixels in the dtype of those given, and the ratio of the standard deviation of the
-        abundances that are read from them to that of ordinary least squares under sensor noise, at least 1.
+        The pixels with ordinary endmembers.
     """
     y, spectra, variance = pixels.double(), endmembers.double(), noise_std.double().square()
-    shape, uneven = _shape_covariance(y, spectra, variance)
-    diagonal = variance + uneven
+    shape, change = _shape_covariance(y, spectra, variance)
+    diagonal = variance + _UNEVEN * shape.diagonal().mean()
     inverse = torch.linalg.inv(shape + diagonal.diag())
     weights = inverse @ spectra.T  # [B, R]
     gram = spectra @ weights
@@ -52,13 +68,13 @@ def constant_part(
     ordinary = (spectra / variance) @ spectra.T
     error = torch.linalg.inv(regularise(gram)).trace() / torch.linalg.inv(regularise(ordinary)).trace()
     constant = (scales * coefficients) @ spectra + rest
-    return constant.to(pixels.dtype), float(error.sqrt().clamp_min(1.0))
+    return ConstantPart(constant.to(pixels.dtype), float(error.sqrt().clamp_min(1.0)), change)
 
 
 def _shape_covariance(
     pixels: torch.Tensor, endmembers: torch.Tensor, noise_var: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Covariance (B, B) of the changes of shape, from the residual that they leave, and the variance of the rest.
+) -> tuple[torch.Tensor, float]:
+    """Covariance (B, B) of the changes of shape, from the residual that they leave, and their relative size.
 
     The residual shows what lies outside of the endmembers' span; there the directions count in which changes are
     large, since in all others it is noise.
@@ -75,8 +91,8 @@ def _shape_covariance(
     large = values > _LARGE * values.max()
     shown = ((pixels - coefficients @ endmembers) @ vectors[:, large]).square().mean(0)
     excess = shown.sum() - noise_var @ vectors[:, large].square().sum(1)
-    covariance = covariance * (excess.clamp_min(0) / values[large].sum().clamp_min(1e-30))
-    return covariance, _UNEVEN * covariance.diagonal().mean()
+    factor = excess.clamp_min(0) / values[large].sum().clamp_min(1e-30)
+    return factor * covariance, float(factor.sqrt())
 
 
 def _scales(coefficients: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -281,7 +281,7 @@ def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:
     return abundances / abundances.sum(1, keepdim=True).clamp_min(1e-6)
 
 
-def scene_chains(cube: PreparedCube, scene: SceneModel, mixing_model: str) -> list[Chain]:
+def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
     """The chains of a part of a scene, which follow those of the whole."""
     chains = []
     for stages in scene.stages:
@@ -293,7 +293,7 @@ def scene_chains(cube: PreparedCube, scene: SceneModel, mixing_model: str) -> li
             fixed,
             scene.brightness_model,
             extracted=scene.extracted,
-            mixing_model=mixing_model,
+            mixing_model=scene.mixing_model,
             corrected=scene.corrected,
             followed=stages,
         )

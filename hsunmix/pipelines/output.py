@@ -17,8 +17,8 @@ Array = Any  # np.ndarray or torch.Tensor, or a list of them where the sizes of 
 class SemiBlindUnmixingOutput(BaseOutput):
     """Output of `SemiBlindUnmixingPipeline`; N cubes, batch axis always first, a list where sizes differ.
 
-    `brightness[..., None] * (abundances @ endmembers)` rebuilds the cube (with a nonlinear `mixing_model`: its linear
-    part). Pixels without data are NaN in the maps, masked bands are NaN in spectra.
+    `brightness[..., None] * (abundances @ endmembers)` rebuilds the cube (where `mixing_model` is not linear: its
+    linear part). Pixels without data are NaN in the maps, masked bands are NaN in spectra.
 
     Attributes:
         abundances: (N, H, W, R), non-negative, summing to one.
@@ -50,6 +50,11 @@ class SemiBlindUnmixingOutput(BaseOutput):
     def num_endmembers_probabilities(self) -> list[dict[int, float] | None]:
         """Per cube the probability of each number of endmembers; `None` where the number was given."""
         return [one.number_probabilities for one in self.scene or []]
+
+    @property
+    def mixing_model(self) -> list[str]:
+        """Per cube what was used, of `hsunmix.physics.MIXING_MODELS`."""
+        return [one.mixing_model for one in self.scene or []]
 
     def abundance_interval(self, level: float = 0.9) -> tuple[Array, Array]:
         """Bounds between which each abundance lies with a given probability.

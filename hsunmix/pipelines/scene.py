@@ -54,6 +54,7 @@ class SceneModel:
         scale: what the user's numbers are divided by.
         noise_std: (K,) standard deviation of the noise.
         brightness_model: prior on the brightness.
+        mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         extracted: all pixels of the scene have placed the endmembers.
         corrected: they have done so from spectra that the user gave.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
@@ -68,6 +69,7 @@ class SceneModel:
     scale: float
     noise_std: torch.Tensor
     brightness_model: BrightnessModel
+    mixing_model: str
     extracted: bool
     corrected: bool
     number_probabilities: dict[int, float] | None
@@ -82,7 +84,7 @@ class SceneModel:
 
         Args:
             chains: the M chains of one cube.
-            call: `num_inference_steps`, `strength` and `mixing_model`.
+            call: `num_inference_steps` and `strength`.
             number_probabilities: of each number of endmembers, where it was estimated.
 
         Returns:
@@ -97,6 +99,7 @@ class SceneModel:
             scale=cube.scale,
             noise_std=cube.noise_std,
             brightness_model=chains[0].brightness_model,
+            mixing_model=chains[0].mixing_model,
             extracted=chains[0].extracted,
             corrected=chains[0].corrected,
             number_probabilities=number_probabilities,
@@ -104,11 +107,12 @@ class SceneModel:
             call=call,
         )
 
-    def check(self, call: dict[str, Any], ensemble_size: int, **known: Any) -> None:
+    def check(self, call: dict[str, Any], mixing_model: str, ensemble_size: int, **known: Any) -> None:
         """Refuse arguments that contradict the model.
 
         Args:
-            call: `num_inference_steps`, `strength` and `mixing_model` of the new call.
+            call: `num_inference_steps` and `strength` of the new call.
+            mixing_model: of the new call; "auto" is that of the scene.
             ensemble_size: number of chains M of the new call.
             **known: what else the new call was given; all must be `None`, since the model says it.
 
@@ -120,9 +124,12 @@ class SceneModel:
             raise ValueError(f"`{given[0]}` is part of `scene`: pass one of the two.")
         if ensemble_size != len(self.stages):
             raise ValueError(f"`ensemble_size` is {ensemble_size}, but `scene` has {len(self.stages)} chains.")
-        for name, value in self.call.items():
-            if call[name] != value:
-                raise ValueError(f"`{name}` is {call[name]!r}, but `scene` was made with {value!r}.")
+        if mixing_model != "auto":
+            call = call | {"mixing_model": mixing_model}
+        made_with = self.call | {"mixing_model": self.mixing_model}
+        for name, value in call.items():
+            if value != made_with[name]:
+                raise ValueError(f"`{name}` is {value!r}, but `scene` was made with {made_with[name]!r}.")
 
     def prepare(self, cube: Any) -> PreparedCube:
         """A part of the scene with the bands, the scale and the noise of the whole.
@@ -179,6 +186,7 @@ class SceneModel:
             "num_bands": self.num_bands,
             "scale": self.scale,
             "brightness_model": vars(self.brightness_model),
+            "mixing_model": self.mixing_model,
             "extracted": self.extracted,
             "corrected": self.corrected,
             "number_probabilities": self.number_probabilities,
@@ -217,6 +225,7 @@ class SceneModel:
             scale=about["scale"],
             noise_std=tensors["noise_std"],
             brightness_model=BrightnessModel(**about["brightness_model"]),
+            mixing_model=about["mixing_model"],
             extracted=about["extracted"],
             corrected=about["corrected"],
             number_probabilities=numbers,

@@ -131,7 +131,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         strength: float | None = None,
         guidance_scale: float | None = None,
         brightness: str = "auto",
-        mixing_model: str = "linear",
+        mixing_model: str = "auto",
         ensemble_size: int = 1,
         output_uncertainty: bool = False,
         batch_size: int | None = None,
@@ -162,9 +162,10 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             brightness: "free" (illumination varies; endmembers of equal maximum), "fixed" (abundances times endmembers
                 give the pixel), or "auto", which decides from the scene.
             mixing_model: "linear"; "bilinear", the generalised bilinear model of Halimi et al. (2011), for light that
-                two materials of a pixel have scattered; or "postnonlinear", the polynomial post-nonlinear model of
-                Altmann et al. (2012); or "variable", for endmembers whose scale and shape change over the scene. What
-                each pixel has beyond a linear mixture is estimated and taken out.
+                two materials of a pixel have scattered; "postnonlinear", the polynomial post-nonlinear model of
+                Altmann et al. (2012); "variable", for endmembers whose scale and shape change over the scene; or
+                "auto": variable where that explains a brightness that varies, else linear, and linear wherever
+                `brightness` is not "auto". What each pixel has beyond a linear mixture is estimated and taken out.
             ensemble_size: number of chains with different noise and endmember candidates that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.
@@ -197,12 +198,15 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             steps, strength, self._guidance_scale, num_endmembers, endmembers, fixed_endmembers, library,
             ensemble_size, batch_size, output_type, callback_on_step_end, wanted, mixing_model,
         )  # fmt: skip
-        call = {"num_inference_steps": steps, "strength": strength, "mixing_model": mixing_model}
+        call = {"num_inference_steps": steps, "strength": strength}
         if scene is not None:
             scene.check(
-                call, ensemble_size, num_endmembers=num_endmembers, endmembers=endmembers, library=library,
-                fixed_endmembers=fixed_endmembers, wavelengths=wavelengths, reflectance_scale=reflectance_scale,
+                call, mixing_model, ensemble_size, num_endmembers=num_endmembers, endmembers=endmembers,
+                library=library, fixed_endmembers=fixed_endmembers, wavelengths=wavelengths,
+                reflectance_scale=reflectance_scale,
             )  # fmt: skip
+        if mixing_model == "auto" and brightness != "auto":
+            mixing_model = "linear"
         device = self._execution_device
 
         # 1. Check, scale and mask the cubes; 2. estimate their noise
@@ -215,7 +219,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         numbers: list[dict[int, float] | None] = []
         for one, source in zip(cubes, generators, strict=True):
             if scene is not None:
-                chains += scene_chains(one, scene, mixing_model)
+                chains += scene_chains(one, scene)
                 numbers.append(scene.number_probabilities)
                 continue
             starts = start_endmembers(
@@ -224,11 +228,13 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             )  # fmt: skip
             numbers.append(starts.number_probabilities)
             exact = not bool(starts.movable.any())
-            linear = linear_part(one.pixels, starts.endmembers[0], one.noise_std, mixing_model, one.valid).pixels
+            linear = linear_part(
+                one.pixels, starts.endmembers[0], one.noise_std, starts.mixing_model, one.valid
+            ).pixels
             model = brightness_model(linear, starts.endmembers[0], one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             chains += [
-                Chain(one, start, starts.movable, model, starts.extracted, starts.error, mixing_model)
+                Chain(one, start, starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
                 for start in starts.endmembers  # [R, K]
             ]
         batches = self._group(chains, batch_size)
@@ -304,7 +310,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         output_type: str,
         callback: Any,
         callback_tensors: list[str],
-        mixing_model: str = "linear",
+        mixing_model: str = "auto",
     ) -> None:
         """Refuse what can't be run, before any work is done.
 
@@ -321,7 +327,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             output_type: "np", "pt" or "latent".
             callback: `callback_on_step_end`.
             callback_tensors: `callback_on_step_end_tensor_inputs`.
-            mixing_model: of `hsunmix.physics.MIXING_MODELS`.
+            mixing_model: "auto" or of `hsunmix.physics.MIXING_MODELS`.
 
         Raises:
             ValueError: names the argument and says what is allowed.
@@ -339,8 +345,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             raise ValueError(f"`num_endmembers` must be an integer of 2 or more, but is {num_endmembers!r}.")
         if library is not None and (endmembers is not None or fixed_endmembers is not None):
             raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
-        if mixing_model not in MIXING_MODELS:
-            raise ValueError(f"`mixing_model` must be one of {', '.join(MIXING_MODELS)}, but is {mixing_model!r}.")
+        if mixing_model not in ("auto", *MIXING_MODELS):
+            allowed = ", ".join(("auto", *MIXING_MODELS))
+            raise ValueError(f"`mixing_model` must be one of {allowed}, but is {mixing_model!r}.")
         if output_type not in ("np", "pt", "latent"):
             raise ValueError(f'`output_type` must be "np", "pt" or "latent", but is {output_type!r}.')
         if callback is not None and not callable(callback):

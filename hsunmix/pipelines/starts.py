@@ -15,7 +15,7 @@ from ..endmembers import (
     number_probabilities,
     select_from_library,
 )
-from ..physics import brightness_fit, linear_part, spectral_angle
+from ..physics import brightness_fit, choose_mixing_model, linear_part, spectral_angle
 from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,13 @@ class Starts:
         extracted: all pixels of the cube have placed them, alone or by correcting approximate ones.
         error: (R,) how far off those that the user knows something of are expected to be, radians, else `None`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
+        mixing_model: of `hsunmix.physics.MIXING_MODELS`; of "auto", what it has come to.
     """
 
     endmembers: torch.Tensor
     movable: torch.Tensor
     extracted: bool
+    mixing_model: str
     error: torch.Tensor | None = None
     number_probabilities: dict[int, float] | None = None
 
@@ -68,8 +70,8 @@ def start_endmembers(
         library: (L, B) spectra to choose from, or `None`.
         ensemble_size: M.
         generator: source of randomness.
-        mixing_model: of `hsunmix.physics.MIXING_MODELS`; extraction, which knows linear mixtures only, is repeated on
-            the linear part of the pixels.
+        mixing_model: "auto" or of `hsunmix.physics.MIXING_MODELS`; extraction, which knows linear mixtures only, is
+            repeated on the linear part of the pixels.
 
     Returns:
         The starts.
@@ -109,6 +111,7 @@ def start_endmembers(
     if given is not None and (all_fixed or (len(given) == count and not _can_extract(cube, count))):
         reason = "exact" if all_fixed else "not corrected: too few different pixels"
         logger.info("endmembers: %d, given, %s", count, reason)
+        mixing_model = _decided(mixing_model, cube, given)
         starts = given.expand(ensemble_size, -1, -1)
     elif library is not None:
         spectra = processor.spectra(library, cube, "library")
@@ -116,6 +119,10 @@ def start_endmembers(
             raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
         logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
         chosen = select_from_library(cube.pixels, spectra, count, cube.noise_std)
+        mixing_model = _decided(mixing_model, cube, chosen)
+        if mixing_model == "variable":  # nonlinear terms would only confirm the first choice
+            steady = linear_part(cube.pixels, chosen, cube.noise_std, mixing_model, cube.valid).pixels
+            chosen = select_from_library(steady, spectra, count, cube.noise_std)
         starts, error = chosen.expand(ensemble_size, -1, -1), distance_to_scene(cube.pixels, chosen, cube.noise_std)
     elif count > num_pixels:
         raise ValueError(
@@ -124,12 +131,13 @@ def start_endmembers(
         )
     else:
         starts, spread, method = _extract(cube, count, given, ensemble_size, generator)
+        natural = starts if given is not None or mixing_model == "linear" else _natural_scale(cube, starts)
+        mixing_model = _decided(mixing_model, cube, natural[0])
         if mixing_model != "linear":
-            if mixing_model == "variable" and given is None:
-                starts = _natural_scale(cube, starts)
-            pixels = linear_part(cube.pixels, starts[0], cube.noise_std, mixing_model, cube.valid).pixels
-            first, linear = starts[0], replace(cube, pixels=pixels)
-            starts, spread, method = _extract(linear, count, given, ensemble_size, generator)
+            first = (natural if mixing_model == "variable" else starts)[0]
+            linear = linear_part(cube.pixels, first, cube.noise_std, mixing_model, cube.valid).pixels
+            again = replace(cube, pixels=linear)
+            starts, spread, method = _extract(again, count, given, ensemble_size, generator)
             if given is None:  # in the order of the first time, which is that of the linear model
                 order = match_endmembers(first, starts[0])
                 starts, spread = starts[:, order], spread[order]
@@ -147,7 +155,16 @@ def start_endmembers(
             starts[:, : len(fixed)] = fixed
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
-    return Starts(starts, movable, extracted, error, probabilities)
+    if mixing_model != "linear":
+        logger.info("mixing model: %s", mixing_model)
+    return Starts(starts, movable, extracted, mixing_model, error, probabilities)
+
+
+def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor) -> str:
+    """The mixing model of a scene with these endmembers (R, K), where the user has left it open."""
+    if mixing_model != "auto":
+        return mixing_model
+    return choose_mixing_model(cube.pixels, endmembers, cube.noise_std, cube.valid)
 
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:

@@ -58,7 +58,6 @@ class SceneResult:
         endmember_uncertainty: (R, B), or None.
         coarse_endmembers: (R, B).
         noise: (B,).
-        brightness_mode: "free" or "fixed".
         residual_limit: residual above which a pixel counts as poorly explained.
         scale: what stands for reflectance 1 in the numbers of the cube, as the pipeline may have guessed.
     """
@@ -67,7 +66,6 @@ class SceneResult:
     endmember_uncertainty: np.ndarray | None
     coarse_endmembers: np.ndarray
     noise: np.ndarray
-    brightness_mode: str
     residual_limit: float
     scale: float
 
@@ -117,7 +115,7 @@ class TiledUnmixing:
             first = {name: None if value is None else value[0] for name, value in found.items()}
             limit = residual_limit(output.residual[0], output.noise[0])
             scene = output.scene[0]
-            others = {"brightness_mode": output.brightness_mode[0], "residual_limit": limit, "scale": scene.scale}
+            others = {"residual_limit": limit, "scale": scene.scale}
             write_npz(self.store.folder / "result.npz", **first, **others)
             scene.save(self.store.scene_path)  # last: where it is, all of it is there
 
@@ -129,7 +127,7 @@ class TiledUnmixing:
         """
         with np.load(self.store.folder / "result.npz", allow_pickle=False) as archive:
             known: dict[str, Any] = {key: archive[key] for key in archive.files}
-        known |= {name: known[name].item() for name in ("brightness_mode", "residual_limit", "scale")}
+        known |= {name: known[name].item() for name in ("residual_limit", "scale")}
         return SceneResult(**{one.name: known.get(one.name) for one in fields(SceneResult)})  # type: ignore[arg-type]
 
     def run_tiles(self, tiles: list[Tile], progress: Callable[[int], None] = lambda _: None) -> None:

@@ -250,7 +250,9 @@ def adapt_to_scene(
     prepared = pipe.processor.preprocess(cube, call.get("wavelengths"), call.get("reflectance_scale"))
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
-    output: Any = pipe(cube, **call, output_uncertainty=True, generator=torch.Generator().manual_seed(seed))
+    output: Any = pipe(
+        cube, **call, mixing_model="linear", output_uncertainty=True, generator=torch.Generator().manual_seed(seed)
+    )
     work = folder / _WORK
     if not resume:
         shutil.rmtree(work, ignore_errors=True)

@@ -32,6 +32,12 @@ UNCERTAINTY = (
     "Uncertainties and 90 % intervals say how far the result may be off if the spectra found are right. Where a "
     "material was missed, or two were taken for one, all shares may be off by more."
 )
+_MIXING = {
+    "linear": "linear, spectra that are the same everywhere",
+    "bilinear": "bilinear: light goes over two materials",
+    "postnonlinear": "post-nonlinear: light goes over several materials",
+    "variable": "linear, spectra that vary over the scene; those shown are ordinary ones",
+}
 _CSS_PIXEL = 96 / 150  # of a pixel of `save_figure`
 _STYLE = """
 :root { --ink: #1d2327; --faint: #667; --line: #d8dce0; --paper: #fff; --bar: #0072b2; }
@@ -193,6 +199,7 @@ def trust_table(summary: Mapping[str, Any]) -> str:
         "residual of the median pixel": f"{summary['residual_over_noise']:.1f} times the noise",
         "poorly explained": f"{poor} pixels ({100 * poor / measured:.2f} %)",
         "saturated": f"{quality['saturated']} pixels",
+        "mixing": _MIXING[summary["mixing_model"]],
         "brightness": f"varies over the scene (free): {spread}" if free else "held constant (fixed)",
     }
     if summary["unexplained"]:

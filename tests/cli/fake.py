@@ -45,7 +45,12 @@ class FakePipeline:
             "brightness": missing,
             "residual": 0.01 * missing,
             "noise": np.where(cube.band_mask, 0.01, np.nan),
-            "scene": SimpleNamespace(scale=1.0, number_probabilities={3: 0.7, 4: 0.2, 5: 0.1}),
+            "scene": SimpleNamespace(
+                scale=1.0,
+                number_probabilities={3: 0.7, 4: 0.2, 5: 0.1},
+                brightness_model=SimpleNamespace(mode="fixed"),
+                mixing_model="linear",
+            ),
             "brightness_mode": "fixed",
         }
         return Output(**{key: None if value is None else [value] for key, value in values.items()})

@@ -407,6 +407,7 @@ def test_report_says_what_to_look_at(tmp_path, capsys):
 
     summary = {
         "snr_db": 40.0,
+        "mixing_model": "linear",
         "brightness_mode": "free",
         "num_endmembers": 2,
         "endmembers": [{"name": name, "mean_abundance": 0.5} for name in "ab"],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hsunmix.physics import linear_part, nnls, split_brightness
+from hsunmix.physics import choose_mixing_model, linear_part, nnls, split_brightness
 from hsunmix.simulation import benchmark_scene, parametric_spectra
 
 ALL = torch.ones(64, 64, dtype=torch.bool)
@@ -79,3 +79,30 @@ def test_a_handful_of_pixels(count):
     pixels, endmembers, _, noise = scene("variable")
     found = solve(pixels[:count], endmembers, noise, torch.ones(1, count, dtype=torch.bool))
     assert found.pixels.shape == (count, 120) and torch.isfinite(found.pixels).all()
+
+
+@pytest.mark.parametrize("snr_db", [40.0, 20.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_endmembers_that_vary_are_noticed(snr_db, seed):
+    pixels, endmembers, _, noise = scene("variable", snr_db, seed)
+    assert choose_mixing_model(pixels, endmembers, noise, ALL) == "variable"
+
+
+def lights():
+    """Constant, smooth and rough illumination (N, 1)."""
+    x, y = torch.meshgrid(torch.linspace(0, 6, 64), torch.linspace(0, 6, 64), indexing="ij")
+    smooth = (1 + 0.3 * x.sin() * y.cos()).reshape(-1, 1)
+    rough = torch.exp(0.2 * torch.randn(64 * 64, 1, generator=torch.Generator().manual_seed(1)))
+    return {"constant": torch.ones_like(smooth), "smooth": smooth, "rough": rough}
+
+
+@pytest.mark.parametrize("light", ["constant", "smooth", "rough"])
+@pytest.mark.parametrize("mixing", ["linear", "bilinear"])
+@pytest.mark.parametrize("noise", [0.002, 0.02])
+def test_other_scenes_count_as_linear(light, mixing, noise):
+    clean, endmembers, _, _ = scene(mixing, snr_db=None)
+    pixels = clean * lights()[light] + noise * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
+    std = torch.full_like(endmembers[0], noise)
+    own_scale = torch.tensor([[0.3], [1.0], [2.0], [1.5]])
+    for spectra in (endmembers, endmembers * own_scale):
+        assert choose_mixing_model(pixels, spectra, std, ALL) == "linear"

@@ -38,10 +38,12 @@ def test_nonlinear_mixing_is_the_same_for_parts(pipe, mixing_model):
     inputs = tiny_inputs(size=(12, 10))
     whole = pipe(**inputs, mixing_model=mixing_model)
     kept = {key: inputs[key] for key in ("cube", "num_inference_steps")}
-    again = pipe(**kept, mixing_model=mixing_model, scene=whole.scene[0])
-    np.testing.assert_allclose(again.abundances, whole.abundances, atol=2e-3)
+    for same in (mixing_model, "auto"):
+        again = pipe(**kept, mixing_model=same, scene=whole.scene[0])
+        np.testing.assert_allclose(again.abundances, whole.abundances, atol=2e-3)
+        assert again.mixing_model == [mixing_model]
     with pytest.raises(ValueError, match="`mixing_model` is 'linear', but `scene` was made with"):
-        pipe(**kept, scene=whole.scene[0])
+        pipe(**kept, mixing_model="linear", scene=whole.scene[0])
 
 
 def test_a_part_has_the_endmembers_and_the_noise_of_the_whole(pipe):

@@ -14,7 +14,7 @@ from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
 from hsunmix.evaluation.benchmark import closed_form
 from hsunmix.physics import brightness_model, spectral_angle
 from hsunmix.pipelines.chain import Chain
-from hsunmix.simulation import SceneSimulator, even_sensor
+from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
 
 from .tiny import tiny_inputs, tiny_pipeline
 
@@ -485,3 +485,25 @@ def test_other_than_linear_scenes_are_unmixed_better_with_their_own_model(pipe, 
         order = match_endmembers(spectra[mixing], spectra["linear"])
         assert order.tolist() == [0, 1, 2, 3], "the second extraction brought another order"
     assert np.mean(errors[mixing]) < (0.95 if blind else 0.6) * np.mean(errors["linear"])
+
+
+@pytest.mark.parametrize("known", ["nothing", "exact", "approximate", "library"])
+def test_endmembers_that_vary_are_noticed_and_others_are_not(pipe, known):
+    for mixing, expected in (("variable", "variable"), ("linear", "linear")):
+        g, wavelengths = torch.Generator().manual_seed(3), torch.linspace(420, 2400, 100)
+        scene = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, mixing, 30.0)
+        spectra = scene.endmembers.numpy()
+        start = {
+            "nothing": {"num_endmembers": 5},
+            "exact": {"fixed_endmembers": spectra},
+            "approximate": {"endmembers": turned(scene)},
+            "library": {"library": spectra, "num_endmembers": 5},
+        }[known]
+        inputs = {"wavelengths": wavelengths, **start}
+        out, same = (
+            pipe(scene.cube, mixing_model=model, generator=torch.Generator().manual_seed(0), **inputs)
+            for model in ("auto", expected)
+        )
+        assert out.mixing_model == [expected]
+        np.testing.assert_array_equal(out.abundances, same.abundances)
+    assert pipe(scene.cube, brightness="fixed", **inputs).mixing_model == ["linear"]

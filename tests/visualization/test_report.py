@@ -2,6 +2,7 @@
 
 import html.parser
 import re
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -24,6 +25,7 @@ SUMMARY = {
         {"name": "soil <dry>", "mean_abundance": 0.25, "maximum": 0.9},
         {"name": "tree", "mean_abundance": 0.75, "maximum": 1.0},
     ],
+    "mixing_model": "linear",
     "brightness_mode": "free",
     "brightness_5_50_95_percentiles": [0.5, 1.0, 1.5],
     "quality": {"good": 2900, "nodata": 12, "saturated": 3, "poorly explained": 85},
@@ -114,8 +116,11 @@ def a_result(folder):
     quality = nodata.astype(np.uint8)
     maps = SceneMaps(abundances, None, brightness, np.where(nodata, np.nan, 0.01), quality)
     known = {"endmembers": spectra, "endmember_uncertainty": None, "coarse_endmembers": spectra, "noise": noise}
+    scene = SimpleNamespace(
+        brightness_model=SimpleNamespace(mode="free"), mixing_model="linear", number_probabilities={2: 0.8, 3: 0.2}
+    )
     write_results(folder, cube, maps, known, ["soil", "water"])
-    return summarize(cube, maps, known, ["soil", "water"], "free", {2: 0.8, 3: 0.2})
+    return summarize(cube, maps, known, ["soil", "water"], scene)
 
 
 def test_free_brightness_is_shown_and_explained(tmp_path):
