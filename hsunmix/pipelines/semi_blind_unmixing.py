@@ -164,8 +164,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             mixing_model: "linear"; "bilinear", the generalised bilinear model of Halimi et al. (2011), for light that
                 two materials of a pixel have scattered; "postnonlinear", the polynomial post-nonlinear model of
                 Altmann et al. (2012); "variable", for endmembers whose scale and shape change over the scene; or
-                "auto": variable where that explains a brightness that varies, else linear, and linear wherever
-                `brightness` is not "auto". What each pixel has beyond a linear mixture is estimated and taken out.
+                "auto": variable where that explains a brightness that varies, bilinear where that explains what a
+                linear mixture of exact or library spectra leaves, else linear, and linear wherever `brightness` is not
+                "auto". What each pixel has beyond a linear mixture is estimated and taken out.
             ensemble_size: number of chains with different noise and endmember candidates that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.

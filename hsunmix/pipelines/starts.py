@@ -111,7 +111,7 @@ def start_endmembers(
     if given is not None and (all_fixed or (len(given) == count and not _can_extract(cube, count))):
         reason = "exact" if all_fixed else "not corrected: too few different pixels"
         logger.info("endmembers: %d, given, %s", count, reason)
-        mixing_model = _decided(mixing_model, cube, given)
+        mixing_model = _decided(mixing_model, cube, given, known=all_fixed)
         starts = given.expand(ensemble_size, -1, -1)
     elif library is not None:
         spectra = processor.spectra(library, cube, "library")
@@ -119,7 +119,7 @@ def start_endmembers(
             raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
         logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
         chosen = select_from_library(cube.pixels, spectra, count, cube.noise_std)
-        mixing_model = _decided(mixing_model, cube, chosen)
+        mixing_model = _decided(mixing_model, cube, chosen, known=True)
         if mixing_model == "variable":  # nonlinear terms would only confirm the first choice
             steady = linear_part(cube.pixels, chosen, cube.noise_std, mixing_model, cube.valid).pixels
             chosen = select_from_library(steady, spectra, count, cube.noise_std)
@@ -160,11 +160,11 @@ def start_endmembers(
     return Starts(starts, movable, extracted, mixing_model, error, probabilities)
 
 
-def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor) -> str:
+def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, known: bool = False) -> str:
     """The mixing model of a scene with these endmembers (R, K), where the user has left it open."""
     if mixing_model != "auto":
         return mixing_model
-    return choose_mixing_model(cube.pixels, endmembers, cube.noise_std, cube.valid)
+    return choose_mixing_model(cube.pixels, endmembers, cube.noise_std, cube.valid, known)
 
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:

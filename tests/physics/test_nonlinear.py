@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from hsunmix.physics import MIXING_MODELS, fcls, linear_part, mix_bilinear, mix_linear, mix_postnonlinear
+from hsunmix.physics import (
+    MIXING_MODELS,
+    choose_mixing_model,
+    fcls,
+    linear_part,
+    mix_bilinear,
+    mix_linear,
+    mix_postnonlinear,
+)
 
 NOISE = 1e-3
 
@@ -79,3 +87,22 @@ def test_an_unknown_model_is_refused():
     pixels, _, endmembers, _ = scene("bilinear")
     with pytest.raises(ValueError, match="`mixing_model` must be one of linear, bilinear"):
         solve(pixels, endmembers, "cubic")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("mixing", ["linear", "bilinear", "postnonlinear"])
+def test_scattering_is_noticed_with_known_spectra(mixing, seed):
+    clean, linear, endmembers, _ = scene("bilinear" if mixing == "linear" else mixing, num_pixels=2000, seed=seed)
+    pixels = linear + NOISE * torch.randn(linear.shape) if mixing == "linear" else clean
+    noise, valid = torch.full((60,), NOISE), torch.ones(1, 2000, dtype=torch.bool)
+    chosen = choose_mixing_model(pixels, endmembers, noise, valid, known=True)
+    assert chosen == ("bilinear" if mixing == "bilinear" else "linear")
+    assert choose_mixing_model(pixels, endmembers, noise, valid) == "linear"
+
+
+def test_wrong_spectra_are_no_scattering():
+    _, linear, endmembers, _ = scene("bilinear", num_pixels=2000)
+    pixels = linear + NOISE * torch.randn(linear.shape)
+    bent = endmembers * (1 + 0.05 * torch.sin(torch.linspace(0, 9, 60) + torch.arange(4.0)[:, None]))
+    noise, valid = torch.full((60,), NOISE), torch.ones(1, 2000, dtype=torch.bool)
+    assert choose_mixing_model(pixels, bent, noise, valid, known=True) == "linear"
