@@ -93,7 +93,8 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="bilinear and postnonlinear where light goes over several materials, as between trees or houses; pays "
         "where spectra are known or noise is low; variable where the spectra of materials change over the scene "
-        "(default: auto: variable or bilinear where that explains all that a linear mixture doesn't, else linear)",
+        "(default: auto, variable or bilinear where that explains all that a linear mixture doesn't, else linear; "
+        "with --brightness linear)",
     )
     method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
     method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")

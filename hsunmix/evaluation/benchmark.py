@@ -200,7 +200,9 @@ def _score(
         raise ValueError(f'the track "library" needs a spectral library, and {scene.name} has none.')
     facts = {"wavelengths": scene.wavelengths, "reflectance_scale": 1.0}
     if track == "unmoved":  # wrong spectra that count as exact would say nothing about the brightness
-        start["brightness"] = pipe(observed, **facts, **starts["perturbed"], num_inference_steps=0).brightness_mode[0]
+        probe = pipe(observed, **facts, **starts["perturbed"], **settings | {"num_inference_steps": 0})
+        start["brightness"] = probe.brightness_mode[0]
+        settings = settings | {"mixing_model": probe.mixing_model[0]}
     forget_peak()
     began = time.perf_counter()
     out = pipe(

@@ -477,7 +477,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             chain.move_endmembers((clean + 1) / 2 * chain.scale, log_std.exp() / 2 * chain.scale, trust)
 
     def _update_abundances(self, batch: list[int], chains: list[Chain], latents: list[torch.Tensor], t: Any) -> None:
-        """Predict clean maps for a batch of chains and pull them onto the data."""
+        """Predict clean maps for a batch of chains, upright and turned, and pull their mean onto the data."""
         dtype = self.unet.dtype
         some = [chains[i] for i in batch]
         inputs = [

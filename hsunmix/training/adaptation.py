@@ -250,7 +250,7 @@ def adapt_to_scene(
     prepared = pipe.processor.preprocess(cube, call.get("wavelengths"), call.get("reflectance_scale"))
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
-    output: Any = pipe(
+    output: Any = pipe(  # the losses know linear mixtures only
         cube, **call, mixing_model="linear", output_uncertainty=True, generator=torch.Generator().manual_seed(seed)
     )
     work = folder / _WORK
