@@ -11,7 +11,8 @@ A recipe is YAML::
       maps: {encoder: encoder, unet: maps, endmember_unet: spectra}
 
 Where an option expects a trained network (`encoder`, `unet`, `endmember_unet`, `init_from`), the name of an earlier
-stage stands for what it has trained; `joint/unet` is one of the three networks of a joint stage.
+stage stands for what it has trained; `joint/unet` is one of the three networks of a joint stage. In a pipeline a list of
+names stands for the mean of their weights.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ class Recipe:
     Attributes:
         name: of the configuration.
         stages: `name`, `script` and options of each, in order.
-        pipelines: names of trained stages for `encoder`, `unet`, `endmember_unet`; the last is the result.
+        pipelines: names of trained stages, or lists of them, for `encoder`, `unet`, `endmember_unet`; the last is the
+            result.
         validation_scenes: held-out scenes per SNR on which every pipeline is measured.
     """
 
     name: str
     stages: list[dict[str, Any]]
-    pipelines: dict[str, dict[str, str]]
+    pipelines: dict[str, dict[str, str | list[str]]]
     validation_scenes: int
 
 
@@ -87,7 +89,7 @@ def load_recipe(config: str | Path) -> Recipe:
                 raise ValueError(f"{label}: `{option}` is {stage[option]!r}, which no earlier stage trains.")
         trained.add(stage["name"])
     for name, parts in content["pipelines"].items():
-        unknown = [p for p in parts.values() if str(p).split("/")[0] not in trained]
+        unknown = [one for part in parts.values() for one in _listed(part) if one.split("/")[0] not in trained]
         if set(parts) != {"encoder", "unet", "endmember_unet"} or unknown:
             raise ValueError(f"Pipeline {name!r} of {path.name} must name a stage for each of the three networks.")
     return Recipe(path.stem, stages, content["pipelines"], int(content.get("validation_scenes", 4)))
@@ -144,7 +146,9 @@ def run_recipe(
     scores: list[dict[str, Any]] = []
     scenes = validation_scenes(library, recipe.validation_scenes)
     for name, parts in recipe.pipelines.items():
-        encoder, unet, spectra = (output_dir / parts[part] for part in ("encoder", "unet", "endmember_unet"))
+        encoder, unet, spectra = (
+            [output_dir / one for one in _listed(parts[part])] for part in ("encoder", "unet", "endmember_unet")
+        )
         pipe = assemble(encoder, unet, spectra)
         scores += validate(pipe, name, scenes, tracks=("given", "perturbed", "unmoved"))
     pipe.save_pretrained(output_dir / "pipeline")
@@ -160,6 +164,10 @@ def run_recipe(
     }
     (output_dir / "pipeline" / "training.json").write_text(json.dumps(facts, indent=1))
     return output_dir / "pipeline"
+
+
+def _listed(stages: str | list[str]) -> list[str]:
+    return [str(one) for one in (stages if isinstance(stages, list) else [stages])]
 
 
 def _records(folder: Path) -> list[dict[str, float]]:

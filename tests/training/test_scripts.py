@@ -15,7 +15,9 @@ import torch
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.cli.main import main
 from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
+from hsunmix.training import assemble
 from hsunmix.training.loop import _batches
+from hsunmix.training.recipe import load_recipe
 
 TRAINING = Path(__file__).parents[2] / "training"
 SMALL = "--size 12 --max_endmembers 3 --train_batch_size 1 --dataloader_num_workers 0 --validation_batches 1".split()
@@ -187,3 +189,26 @@ def test_bad_recipes_are_refused(tmp_path, capsys, content, message):
         config = str(tmp_path / "recipe.yaml")
     assert main(["train", "--config", config, "-o", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_pipelines_of_several_stages_have_the_mean_of_their_weights(tmp_path):
+    networks = []
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        networks.append(ResUNet2D(block_out_channels=(8, 8)))
+        networks[-1].save_pretrained(tmp_path / name)
+    HybridSTU().save_pretrained(tmp_path / "encoder")
+    ResUNet1D(block_out_channels=(8, 8)).save_pretrained(tmp_path / "spectra")
+    pipe = assemble(tmp_path / "encoder", [tmp_path / "a", tmp_path / "b"], tmp_path / "spectra")
+    for mean, first, second in zip(pipe.unet.parameters(), *(n.parameters() for n in networks), strict=True):
+        torch.testing.assert_close(mean, (first + second) / 2)
+
+
+def test_a_recipe_may_list_stages_for_a_network(tmp_path):
+    stages = "stages: [{name: a, script: joint}, {name: b, script: joint}]\n"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(stages + "pipelines: {p: {encoder: a/encoder, unet: [a/unet, b/unet], endmember_unet: b/unet}}")
+    assert load_recipe(path).pipelines["p"]["unet"] == ["a/unet", "b/unet"]
+    path.write_text(stages + "pipelines: {p: {encoder: a/encoder, unet: [a/unet, z/unet], endmember_unet: b/unet}}")
+    with pytest.raises(ValueError, match="Pipeline 'p'"):
+        load_recipe(path)
