@@ -448,7 +448,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         some = [chains[i] for i in batch]
         output = self.encoder(
             torch.stack([chain.cube.image() for chain in some]).to(dtype),  # [n, K, H, W]
-            torch.stack([chain.coarse_endmembers for chain in some]).to(dtype),  # [n, R, K]
+            # [n, R, K], as bright as the cube
+            torch.stack([chain.brightness_model.level * chain.coarse_endmembers for chain in some]).to(dtype),
             torch.stack([chain.evidence_maps() for chain in some]).to(dtype),  # [n, R, 5, H, W]
             _wavelengths(some),
         )

@@ -11,8 +11,8 @@ A recipe is YAML::
       maps: {encoder: encoder, unet: maps, endmember_unet: spectra}
 
 Where an option expects a trained network (`encoder`, `unet`, `endmember_unet`, `init_from`), the name of an earlier
-stage stands for what it has trained; `joint/unet` is one of the three networks of a joint stage. In a pipeline a list of
-names stands for the mean of their weights.
+stage stands for what it has trained; `joint/unet` is one of the three networks of a joint stage. In a pipeline a list
+of names stands for the mean of their weights.
 """
 
 from __future__ import annotations
