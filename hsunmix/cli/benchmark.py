@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .common import choose_device, load_pipeline, measurement, output_folder, say
-from .options import MIXING_MODELS
+from .options import MIXING_CHOICES
 from .progress import progress
 
 DESCRIPTION = """\
@@ -75,7 +75,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.add_argument("--steps", metavar="N", type=int, help="denoising steps")
     parser.add_argument(
         "--mixing-model",
-        choices=("auto", *MIXING_MODELS),
+        choices=MIXING_CHOICES,
         default="auto",
         help="that hsunmix unmixes with (default: auto)",
     )

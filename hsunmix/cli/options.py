@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 DEFAULT_MEMORY = "4G"
 DEFAULT_OVERLAP = 32
 MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")  # as in hsunmix.physics
+MIXING_CHOICES = ("auto", *MIXING_MODELS)
 MAP_FORMATS = ("envi", "geotiff", "cog")  # as in hsunmix.data, which is too heavy to import for a help text
 
 # What the result depends on; stored with it.
@@ -89,7 +90,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
     method.add_argument(
         "--mixing-model",
-        choices=("auto", *MIXING_MODELS),
+        choices=MIXING_CHOICES,
         default="auto",
         help="bilinear and postnonlinear where light goes over several materials, as between trees or houses; pays "
         "where spectra are known or noise is low; variable where the spectra of materials change over the scene "

@@ -204,7 +204,7 @@ def _write(
     from hsunmix.tiling import peak_memory
 
     merged, channels = run.merge()
-    scene = run.scene_result()
+    found, scene = run.scene_result(), SceneModel.load(run.store.scene_path)
     cube = cube.replaced(scale=cube.scale * scene.scale)
     parts = {name: merged[:, :, part] for name, part in channels.items()}
     residual = parts["residual"][:, :, 0]
@@ -213,13 +213,13 @@ def _write(
         uncertainty=parts.get("abundance_uncertainty"),
         brightness=parts["brightness"][:, :, 0],
         residual=residual,
-        quality=classify_quality(residual, parts["saturated"][:, :, 0] > 0, scene.residual_limit),
+        quality=classify_quality(residual, parts["saturated"][:, :, 0] > 0, found.residual_limit),
     )
-    spectra = {key: getattr(scene, key) for key in SPECTRA}
+    spectra = {key: getattr(found, key) for key in SPECTRA}
     names = name_endmembers(spectra, known)
     staging = run.store.folder / "results"
     write_results(staging, cube, maps, spectra, names, args.format, args.ortho)
-    summary = summarize(cube, maps, spectra, names, SceneModel.load(run.store.scene_path))
+    summary = summarize(cube, maps, spectra, names, scene)
     about = {"settings": settings, "versions": versions()}
     write_json(staging / "summary.json", summary | about)
     lap("write")

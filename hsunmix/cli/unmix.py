@@ -205,14 +205,13 @@ def unmix_at_once(
     cube = cube.replaced(scale=cube.scale * output.scene[0].scale)  # which the pipeline may have guessed
     result = first(output)
     maps = scene_maps(cube, result)
-    mode = str(result.pop("brightness_mode"))
     spectra = {key: result.pop(key) for key in SPECTRA}
     names = name_endmembers(spectra, known)
     for left_over in folder.glob(f"{WORK_FOLDER}-*"):  # of a run that was killed while it wrote
         shutil.rmtree(left_over, ignore_errors=True)
     staging = folder / f"{WORK_FOLDER}-{os.getpid()}"
     try:
-        arrays = result | {"nodata_mask": np.isnan(maps.residual), "brightness_mode": mode}
+        arrays = result | {"nodata_mask": np.isnan(maps.residual)}
         write_results(staging, cube, maps, spectra, names, args.format, args.ortho, arrays)
         summary = summarize(cube, maps, spectra, names, output.scene[0])
         clock.lap("write")

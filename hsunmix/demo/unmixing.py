@@ -230,7 +230,6 @@ def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any])
     lower, upper = (bound[0] for bound in output.abundance_interval(0.9))
     fields = first(output)
     maps = scene_maps(scene.cube, fields)
-    mode = str(fields.pop("brightness_mode"))
     spectra = {key: fields.pop(key) for key in SPECTRA}
     nearest, library_note = _nearest(session, scene.cube, spectra["endmembers"])
     names = [f"material {index + 1}" for index in range(len(spectra["endmembers"]))]
@@ -243,8 +242,7 @@ def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any])
         command, summarize(scene.cube, maps, spectra, names, output.scene[0]), _scores(scene, maps, spectra), {},
     )  # fmt: skip
     settings |= {"named by": result.library_name or None}
-    arrays = fields | {"brightness_mode": mode}
-    return replace(result, files=_write_files(session.new_folder("result"), result, settings, arrays))
+    return replace(result, files=_write_files(session.new_folder("result"), result, settings, fields))
 
 
 def _nearest(session: Session, cube: Cube, endmembers: Any) -> tuple[list[list[tuple[str, float]]] | None, str]:

@@ -153,8 +153,7 @@ def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Ten
     if brightness_fit(pixels, endmembers, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
         return False
     constant = constant_part(pixels, endmembers, noise_std, valid)
-    left = brightness_level(constant.pixels, endmembers, noise_std)[2]
-    return constant.change > _CHANGE and left < _STEADY
+    return constant.change > _CHANGE and brightness_level(constant.pixels, endmembers, noise_std)[2] < _STEADY
 
 
 def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:

@@ -229,10 +229,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             )  # fmt: skip
             numbers.append(starts.number_probabilities)
             exact = not bool(starts.movable.any())
-            linear = linear_part(
-                one.pixels, starts.endmembers[0], one.noise_std, starts.mixing_model, one.valid
-            ).pixels
-            model = brightness_model(linear, starts.endmembers[0], one.noise_std, brightness, exact)
+            spectra = starts.endmembers[0]  # [R, K]
+            linear = linear_part(one.pixels, spectra, one.noise_std, starts.mixing_model, one.valid).pixels
+            model = brightness_model(linear, spectra, one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             chains += [
                 Chain(one, start, starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
@@ -346,9 +345,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             raise ValueError(f"`num_endmembers` must be an integer of 2 or more, but is {num_endmembers!r}.")
         if library is not None and (endmembers is not None or fixed_endmembers is not None):
             raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
-        if mixing_model not in ("auto", *MIXING_MODELS):
-            allowed = ", ".join(("auto", *MIXING_MODELS))
-            raise ValueError(f"`mixing_model` must be one of {allowed}, but is {mixing_model!r}.")
+        models = ("auto", *MIXING_MODELS)
+        if mixing_model not in models:
+            raise ValueError(f"`mixing_model` must be one of {', '.join(models)}, but is {mixing_model!r}.")
         if output_type not in ("np", "pt", "latent"):
             raise ValueError(f'`output_type` must be "np", "pt" or "latent", but is {output_type!r}.')
         if callback is not None and not callable(callback):

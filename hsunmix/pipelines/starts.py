@@ -131,10 +131,11 @@ def start_endmembers(
         )
     else:
         starts, spread, method = _extract(cube, count, given, ensemble_size, generator)
-        natural = starts if given is not None or mixing_model == "linear" else _natural_scale(cube, starts)
-        mixing_model = _decided(mixing_model, cube, natural[0])
+        first = starts[0]
+        natural = _natural_scale(cube, first) if given is None and mixing_model in ("auto", "variable") else first
+        mixing_model = _decided(mixing_model, cube, natural)
         if mixing_model != "linear":
-            first = (natural if mixing_model == "variable" else starts)[0]
+            first = natural if mixing_model == "variable" else first
             linear = linear_part(cube.pixels, first, cube.noise_std, mixing_model, cube.valid).pixels
             again = replace(cube, pixels=linear)
             starts, spread, method = _extract(again, count, given, ensemble_size, generator)
@@ -196,11 +197,11 @@ def _extract(
     return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.spread, found.method
 
 
-def _natural_scale(cube: PreparedCube, starts: torch.Tensor) -> torch.Tensor:
-    """Endmembers (M, R, K) in the scale in which abundances sum to one, as nearly as they do in this scene."""
-    factors = torch.stack([brightness_fit(cube.pixels, one, cube.noise_std)[0] for one in starts])
+def _natural_scale(cube: PreparedCube, endmembers: torch.Tensor) -> torch.Tensor:
+    """Endmembers (R, K) in the scale in which abundances sum to one, as nearly as they do in this scene."""
+    factors = brightness_fit(cube.pixels, endmembers, cube.noise_std)[0]
     factors = factors.clamp_min(0.05 * float(factors.max()))
-    return starts / factors[..., None].to(starts.dtype)
+    return endmembers / factors[:, None].to(endmembers.dtype)
 
 
 def _warn_of_twins(given: torch.Tensor) -> None:

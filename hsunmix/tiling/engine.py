@@ -59,7 +59,6 @@ class SceneResult:
         coarse_endmembers: (R, B).
         noise: (B,).
         residual_limit: residual above which a pixel counts as poorly explained.
-        scale: what stands for reflectance 1 in the numbers of the cube, as the pipeline may have guessed.
     """
 
     endmembers: np.ndarray
@@ -67,7 +66,6 @@ class SceneResult:
     coarse_endmembers: np.ndarray
     noise: np.ndarray
     residual_limit: float
-    scale: float
 
 
 def channels_of(num_endmembers: int, with_uncertainty: bool) -> dict[str, slice]:
@@ -114,10 +112,8 @@ class TiledUnmixing:
             found = {name: getattr(output, name) for name in _SCENE_FIELDS}
             first = {name: None if value is None else value[0] for name, value in found.items()}
             limit = residual_limit(output.residual[0], output.noise[0])
-            scene = output.scene[0]
-            others = {"residual_limit": limit, "scale": scene.scale}
-            write_npz(self.store.folder / "result.npz", **first, **others)
-            scene.save(self.store.scene_path)  # last: where it is, all of it is there
+            write_npz(self.store.folder / "result.npz", **first, residual_limit=limit)
+            output.scene[0].save(self.store.scene_path)  # last: where it is, all of it is there
 
     def scene_result(self) -> SceneResult:
         """What `estimate_scene` has found.
@@ -127,7 +123,7 @@ class TiledUnmixing:
         """
         with np.load(self.store.folder / "result.npz", allow_pickle=False) as archive:
             known: dict[str, Any] = {key: archive[key] for key in archive.files}
-        known |= {name: known[name].item() for name in ("residual_limit", "scale")}
+        known["residual_limit"] = known["residual_limit"].item()
         return SceneResult(**{one.name: known.get(one.name) for one in fields(SceneResult)})  # type: ignore[arg-type]
 
     def run_tiles(self, tiles: list[Tile], progress: Callable[[int], None] = lambda _: None) -> None:

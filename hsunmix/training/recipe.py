@@ -146,10 +146,7 @@ def run_recipe(
     scores: list[dict[str, Any]] = []
     scenes = validation_scenes(library, recipe.validation_scenes)
     for name, parts in recipe.pipelines.items():
-        encoder, unet, spectra = (
-            [output_dir / one for one in _listed(parts[part])] for part in ("encoder", "unet", "endmember_unet")
-        )
-        pipe = assemble(encoder, unet, spectra)
+        pipe = assemble(**{part: [output_dir / one for one in _listed(stages)] for part, stages in parts.items()})
         scores += validate(pipe, name, scenes, tracks=("given", "perturbed", "unmoved"))
     pipe.save_pretrained(output_dir / "pipeline")
     (output_dir / "validation.json").write_text(json.dumps(scores, indent=1))

@@ -10,17 +10,15 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
 from .arguments import argument_parser
+from .assemble import Network
 from .joint import JointModel, joint_loss
 from .loop import train
 from .losses import abundance_loss, coarse_loss, endmember_loss, training_scheduler
-
-Network = TypeVar("Network", HybridSTU, ResUNet1D, ResUNet2D)
 
 
 def train_hybrid_stu(argv: Sequence[str] | None = None) -> None:

@@ -32,6 +32,10 @@ def scene(mixing, num_pixels=600, rank=4, bands=60, seed=0):
     return clean + NOISE * torch.randn(clean.shape, generator=g), linear, endmembers, abundances
 
 
+def noisy(linear):
+    return linear + NOISE * torch.randn(linear.shape, generator=torch.Generator().manual_seed(9))
+
+
 def solve(pixels, endmembers, mixing, **options):
     valid = torch.ones(1, len(pixels), dtype=torch.bool)
     return linear_part(pixels, endmembers, torch.full((pixels.shape[1],), NOISE), mixing, valid, **options).pixels
@@ -93,7 +97,7 @@ def test_an_unknown_model_is_refused():
 @pytest.mark.parametrize("mixing", ["linear", "bilinear", "postnonlinear"])
 def test_scattering_is_noticed_with_known_spectra(mixing, seed):
     clean, linear, endmembers, _ = scene("bilinear" if mixing == "linear" else mixing, num_pixels=2000, seed=seed)
-    pixels = linear + NOISE * torch.randn(linear.shape) if mixing == "linear" else clean
+    pixels = noisy(linear) if mixing == "linear" else clean
     noise, valid = torch.full((60,), NOISE), torch.ones(1, 2000, dtype=torch.bool)
     chosen = choose_mixing_model(pixels, endmembers, noise, valid, known=True)
     assert chosen == ("bilinear" if mixing == "bilinear" else "linear")
@@ -102,7 +106,7 @@ def test_scattering_is_noticed_with_known_spectra(mixing, seed):
 
 def test_wrong_spectra_are_no_scattering():
     _, linear, endmembers, _ = scene("bilinear", num_pixels=2000)
-    pixels = linear + NOISE * torch.randn(linear.shape)
+    pixels = noisy(linear)
     bent = endmembers * (1 + 0.05 * torch.sin(torch.linspace(0, 9, 60) + torch.arange(4.0)[:, None]))
     noise, valid = torch.full((60,), NOISE), torch.ones(1, 2000, dtype=torch.bool)
     assert choose_mixing_model(pixels, bent, noise, valid, known=True) == "linear"
