@@ -299,8 +299,7 @@ assert bundled["abundance_rmse"] < own["abundance_rmse"] and bundled["sad"] < ow
 # unmixes it, mixes scenes of the same kind from what it found, and trains the network of the abundance maps on these
 # and on the scene's own bands, half of which it predicts from the other half. No reference is touched. The command
 # takes 300 steps, two to three minutes on two cores; here are 40. On this scene, made by
-# what made the training scenes too, it gains nothing (2.5 % worse): all that is checked is that it loses under 5 %.
-# Real scenes differ: Samson at 20 dB, two seeds, 5 % better and as before.
+# what made the training scenes too, there is nothing to gain: all that is checked is that it loses under 5 %.
 #
 #     hsunmix adapt scene.hdr -r 4 -o adapted
 #     hsunmix unmix scene.hdr -r 4 --checkpoint adapted -o out
