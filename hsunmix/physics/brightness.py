@@ -21,10 +21,10 @@ _COST_THRESHOLD = 0.02
 _COST_PIXELS = 4000  # enough to tell
 _SIGNIFICANT = 2.0  # times the variation that one level may leave: such a level is no accident of wrong endmembers
 _NOISE_ERROR = 0.1  # relative error of the estimated variance of the noise
-# The prior on a constant brightness is never narrower than this. Where spectra may be wrong, a little freedom takes up
-# what they leave; where they are exact, it costs up to a third of the accuracy in scenes of few mixtures.
-_LEAST_WIDTH = 0.01
-_LEAST_WIDTH_EXACT = 0.002
+LEAST_WIDTH = 0.01
+"""The prior on a constant brightness is never narrower: a little freedom takes up what wrong spectra leave."""
+LEAST_WIDTH_EXACT = 0.002
+"""The same where spectra are exact; there freedom costs up to a third of the accuracy in scenes of few mixtures."""
 
 
 @dataclass
@@ -140,7 +140,7 @@ def brightness_model(
         free = varies or (not exact and _cost_of_fixing(pixels, level * endmembers) > _COST_THRESHOLD)
     if free:
         return BrightnessModel("free", variation, 0.0)
-    least = _LEAST_WIDTH_EXACT if exact else _LEAST_WIDTH
+    least = LEAST_WIDTH_EXACT if exact else LEAST_WIDTH
     width = level * (least if mode == "fixed" else max(variation, least))
     return BrightnessModel("fixed", variation, width**-2, level)
 

@@ -11,6 +11,8 @@ nearly collinear endmembers are safe with float32 data.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -123,6 +125,36 @@ def solve_nonnegative(
     Returns:
         (N, R), float64.
     """
+    solution: torch.Tensor = _Pivoting.apply(gram, rhs, rhs > 0 if free is None else free, max_iterations)
+    return solution
+
+
+class _Pivoting(torch.autograd.Function):
+    """Block principal pivoting; under `torch.vmap` the pixels of all scenes in one go, each with its own matrix."""
+
+    @staticmethod
+    def forward(gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor, max_iterations: int) -> torch.Tensor:
+        return _pivot(gram, rhs, free, max_iterations)
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: tuple, output: torch.Tensor) -> None:
+        """Nothing is kept: the solution has no gradient."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple, gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor, max_iterations: int
+    ) -> tuple[torch.Tensor, int]:
+        gram, rhs, free = (
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip((gram, rhs, free), in_dims[:3], strict=True)
+        )
+        if gram.ndim == 3:
+            gram = gram[:, None].expand(*rhs.shape, rhs.shape[-1])
+        solved = solve_nonnegative(gram.flatten(0, 1), rhs.flatten(0, 1), free.flatten(0, 1), max_iterations)
+        return solved.view(rhs.shape), 0
+
+
+def _pivot(gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor, max_iterations: int) -> torch.Tensor:
     num_pixels, rank = rhs.shape
     scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()  # makes the diagonal one
     g = gram * scale[..., :, None] * scale[..., None, :]
@@ -130,7 +162,7 @@ def solve_nonnegative(
     h = rhs * scale
     tolerance = 1e-10 * h.abs().amax(1, keepdim=True).clamp_min(1e-30)
     x = torch.zeros_like(h)
-    free = h > 0 if free is None else free.clone()
+    free = free.clone()
     best = torch.full((num_pixels,), rank + 1, device=h.device)  # fewest infeasibilities so far
     patience = torch.full_like(best, 3)
     index = torch.arange(rank, device=h.device)

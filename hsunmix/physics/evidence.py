@@ -95,7 +95,7 @@ class Evidence:
 
 def no_darkness(brightness: torch.Tensor) -> torch.Tensor:
     """Brightness (N,) that can be divided by: at least a thousandth of the median."""
-    return brightness.clamp_min(1e-3 * float(brightness.median().clamp_min(1e-6)))
+    return torch.maximum(brightness, 1e-3 * brightness.median().clamp_min(1e-6))
 
 
 def quantile(values: torch.Tensor, level: float) -> torch.Tensor:
@@ -130,7 +130,7 @@ def gather_evidence(
     endmembers: torch.Tensor,
     noise_std: torch.Tensor,
     brightness: float = 1.0,
-    brightness_precision: float = 0.0,
+    brightness_precision: torch.Tensor | float = 0.0,
     endmember_std: torch.Tensor | None = None,
 ) -> Evidence:
     """Unmix in closed form and say how far the result can be trusted.
@@ -189,11 +189,9 @@ def _solve(
     endmembers: torch.Tensor,
     noise_std: torch.Tensor,
     brightness: float,
-    brightness_precision: float,
+    brightness_precision: torch.Tensor | float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    gram, rhs = normal_equations(pixels, endmembers, noise_std)
-    if brightness_precision > 0:
-        gram, rhs = anchor_brightness(gram, rhs, brightness, brightness_precision)
+    gram, rhs = anchor_brightness(*normal_equations(pixels, endmembers, noise_std), brightness, brightness_precision)
     return gram, rhs, solve_nonnegative(gram, rhs)
 
 

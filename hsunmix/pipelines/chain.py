@@ -260,13 +260,24 @@ class Chain:
         placed for no better.
         """
         assert self.start_error is not None
-        start = (self.start_error[:, None] * self.coarse_endmembers.norm(dim=1, keepdim=True)).square()  # [R, 1]
-        share = start / (start + _NETWORK_VARIANCE * std.square().sum(1, keepdim=True)).clamp_min(1e-12)
+        share = network_share(self.coarse_endmembers, self.start_error, std)
         return self.coarse_endmembers + share * (clean - self.coarse_endmembers), share.sqrt() * std
 
     @staticmethod
     def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:
         return endmembers / endmembers.amax(1, keepdim=True).clamp_min(1e-6)
+
+
+def network_share(start: torch.Tensor, start_error: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Weight (..., R, 1) of predicted spectra against the start that extraction has placed, by their expected errors.
+
+    Args:
+        start: (..., R, K) spectra.
+        start_error: (..., R) how far off they are expected to be, radians.
+        std: (..., R, K) expected errors of the prediction.
+    """
+    variance = (start_error[..., None] * start.norm(dim=-1, keepdim=True)).square()
+    return variance / (variance + _NETWORK_VARIANCE * std.square().sum(-1, keepdim=True)).clamp_min(1e-12)
 
 
 def calibration(extracted: bool, corrected: bool) -> tuple[float, float]:

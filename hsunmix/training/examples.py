@@ -17,7 +17,8 @@ from ..data import read_library
 from ..endmembers import match_endmembers
 from ..endmembers.geometric import vertex_components
 from ..models import ResUNet1D
-from ..physics import Evidence, endmember_step, estimate_noise, gather_evidence, unit_rows
+from ..physics import Evidence, endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
+from ..physics.brightness import LEAST_WIDTH, LEAST_WIDTH_EXACT
 from ..pipelines.chain import EXTRACTED_SHARE
 from ..simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
 from .labelled import LabelledScenes
@@ -57,6 +58,8 @@ class ExampleConfig:
         num_endmembers: smallest and largest number of endmembers.
         given_fraction: share of scenes whose endmembers are known exactly.
         extracted_fraction: share of scenes whose endmembers are extracted from the scene.
+        corrected_fraction: share of these that are nearer to the truth, as those that the pipeline chooses among many
+            candidates and corrects; how near is known roughly.
         max_angle: largest spectral angle, in degrees, by which the other endmembers are off.
         max_contamination: largest share of foreign materials in an endmember, as extraction leaves it.
         no_wavelengths_fraction: share of batches without wavelengths.
@@ -70,6 +73,7 @@ class ExampleConfig:
     num_endmembers: tuple[int, int] = (2, 7)
     given_fraction: float = 0.4
     extracted_fraction: float = 0.2
+    corrected_fraction: float = 0.0
     max_angle: float = 8.0
     max_contamination: float = 0.2
     no_wavelengths_fraction: float = 0.2
@@ -177,9 +181,10 @@ def make_example(
         start after one closed-form step onto the data and that step's standard deviation, the truth; `evidence` and
         `refined_evidence` (R, 5, H, W) of the start and of the refined endmembers (without `config.refined` of the
         start too), for the latter also the normal equations `gram` (R, R), `rhs` (N, R), `confidence` and `brightness`
-        (N,); `abundances` (R, H, W), the truth; `statistics` (R, 5) at the start; and scalars: `counted`, abundances
-        count endmembers of equal maximum; `fixed`, the endmembers are known exactly and stay; `brightness_precision`,
-        0 where brightness is free.
+        (N,); `noise_std` (B,); `abundances` (R, H, W), the truth; `statistics` (R, 5) at the start; `start_error`
+        (R,), radians, how far off the start is thought to be; and scalars: `counted`, abundances count endmembers of
+        equal maximum; `fixed`, the endmembers are known exactly and stay; `extracted`; `brightness_precision`, 0 where
+        brightness is free.
     """
     pixels = scene.cube.flatten(0, 1)
     valid = torch.ones(scene.cube.shape[:2], dtype=torch.bool)
@@ -194,21 +199,26 @@ def make_example(
         abundances = abundances * peak
         abundances = abundances / abundances.sum(-1, keepdim=True)
     constant = not counted and bool((scene.brightness - 1).abs().max() < 1e-4)
-    precision = 0.0
-    if constant and torch.rand((), generator=generator) < 0.7:
-        precision = float(0.01 + 0.05 * torch.rand((), generator=generator)) ** -2
+    tight = torch.rand((), generator=generator) if constant and torch.rand((), generator=generator) < 0.7 else None
 
     draw = float(torch.rand((), generator=generator))
     given = draw < config.given_fraction
+    least = LEAST_WIDTH_EXACT if given else LEAST_WIDTH  # of the prior on log brightness
+    precision = 0.0 if tight is None else float(least * (0.06 / least) ** tight) ** -2
     extracted = not given and draw < config.given_fraction + config.extracted_fraction
     if given:
         coarse = truth
     elif extracted:
         coarse = extract_like(pixels, truth, generator)
+        if config.corrected_fraction and torch.rand((), generator=generator) < config.corrected_fraction:
+            coarse = truth + (0.2 + 0.8 * torch.rand((), generator=generator)) * (coarse - truth)
     else:
         coarse = spoil_endmembers(truth, generator, config)
     if counted:  # as the pipeline does where brightness is free
         coarse = coarse / coarse.amax(1, keepdim=True).clamp_min(1e-3)
+    start_error = spectral_angle(coarse, truth)
+    if config.corrected_fraction:
+        start_error = start_error * (0.4 * torch.randn(start_error.shape, generator=generator)).exp()
     noise_std = estimate_noise(pixels)
     start = gather_evidence(pixels, coarse, noise_std, 1.0, precision)
     scale = coarse.amax(1, keepdim=True).clamp_min(1e-3)
@@ -239,10 +249,13 @@ def make_example(
         "rhs": refined.rhs,
         "confidence": refined.confidence,
         "brightness": refined.brightness,
+        "noise_std": noise_std,
         "abundances": abundances.permute(2, 0, 1),
         "statistics": start.statistics(),
+        "start_error": start_error,
         "counted": torch.tensor(counted),
         "fixed": torch.tensor(fixed),
+        "extracted": torch.tensor(extracted),
         "brightness_precision": torch.tensor(precision, dtype=torch.float64),
     }
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..models import HybridSTU, ResUNet1D, ResUNet2D, laplace_nll, spectral_angle_loss
 from ..models.layers import schedule_at
-from ..physics import anchor_brightness, estimate_noise, gather_evidence, normal_equations
+from ..physics import anchor_brightness, gather_evidence, normal_equations
+from ..pipelines.chain import EXTRACTED_SHARE, network_share
 from .losses import Losses, consistent_maps, endmember_inputs
 
 
@@ -75,8 +76,9 @@ class JointModel(nn.Module):
         passed: list[tuple[torch.Tensor, ...]] = [(coarse, coarse_log_std)]
         for step, t in enumerate(timesteps):
             lines, lines_log_std = (x.float() for x in self.endmember_unet(spectra, t, *conditions, return_dict=False))
-            endmembers = self._endmembers(lines, scale, batch)
-            data = gather_batch(batch, endmembers, lines_log_std.exp() / 2 * scale)
+            std = lines_log_std.exp() / 2 * scale
+            endmembers = self._endmembers(lines, std, scale, batch)
+            data = gather_batch(batch, endmembers, std)
             clean, log_std = (
                 x.float()
                 for x in self.unet(maps, t, coarse.detach(), coarse_log_std.detach(), data["maps"], return_dict=False)
@@ -90,11 +92,14 @@ class JointModel(nn.Module):
         return passed
 
     @staticmethod
-    def _endmembers(lines: torch.Tensor, scale: torch.Tensor, batch: dict) -> torch.Tensor:
-        endmembers = ((lines + 1) / 2 * scale).clamp_min(0)
+    def _endmembers(lines: torch.Tensor, std: torch.Tensor, scale: torch.Tensor, batch: dict) -> torch.Tensor:
+        start, predicted = batch["coarse_endmembers"], (lines + 1) / 2 * scale
+        share = network_share(start, batch["start_error"], std)
+        weighed = start + share * (predicted - start)
+        endmembers = torch.where(batch["extracted"][:, None, None], weighed, predicted).clamp_min(0)
         peak = endmembers.amax(-1, keepdim=True).clamp_min(1e-3)
         endmembers = torch.where(batch["counted"][:, None, None], endmembers / peak * scale, endmembers)
-        return torch.where(batch["fixed"][:, None, None], batch["coarse_endmembers"], endmembers)
+        return torch.where(batch["fixed"][:, None, None], start, endmembers)
 
 
 def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
@@ -111,18 +116,19 @@ def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
     (coarse, coarse_log_std), *steps = model(batch, num_steps)
     _, target, conditions = endmember_inputs(batch)
     truth = batch["abundances"]
-    coarse_error = coarse.float() - truth
-    loss = laplace_nll(coarse_error, coarse_log_std.float()) + coarse_error.square().mean()
-    for clean, log_std, abundances, lines, lines_log_std, endmembers in steps:
-        error, line_error = clean - (2 * truth - 1), lines - target
-        rebuilt = torch.einsum("nrhw,nrb->nhwb", abundances, endmembers)
-        maps_loss = laplace_nll(error, log_std) + error.square().mean() + 4 * (abundances - truth).square().mean()
-        free = ~batch["fixed"]
-        spectra_loss = 0.5 * spectral_angle_loss(endmembers, batch["endmembers"])
-        if free.any():
-            spectra_loss = spectra_loss + laplace_nll(line_error[free], lines_log_std[free])
-        fit = spectral_angle_loss(rebuilt, batch["cube"].permute(0, 2, 3, 1))
-        loss = loss + (maps_loss + spectra_loss + 0.05 * fit) / len(steps)
+    with torch.autocast(truth.device.type, enabled=False):  # reconstruction is compared in full precision
+        coarse_error = coarse.float() - truth
+        loss = laplace_nll(coarse_error, coarse_log_std.float()) + coarse_error.square().mean()
+        for clean, log_std, abundances, lines, lines_log_std, endmembers in steps:
+            error, line_error = clean - (2 * truth - 1), lines - target
+            rebuilt = torch.einsum("nrhw,nrb->nhwb", abundances, endmembers)
+            maps_loss = laplace_nll(error, log_std) + error.square().mean() + 4 * (abundances - truth).square().mean()
+            free = ~batch["fixed"]
+            spectra_loss = 0.5 * spectral_angle_loss(endmembers, batch["endmembers"])
+            if free.any():
+                spectra_loss = spectra_loss + laplace_nll(line_error[free], lines_log_std[free])
+            fit = spectral_angle_loss(rebuilt, batch["cube"].permute(0, 2, 3, 1))
+            loss = loss + (maps_loss + spectra_loss + 0.05 * fit) / len(steps)
     abundances, endmembers = steps[-1][2], steps[-1][5]
     return {
         "loss": loss,
@@ -144,27 +150,28 @@ def gather_batch(batch: dict, endmembers: torch.Tensor, std: torch.Tensor) -> di
     Returns:
         `maps` (N, R, 5, H, W), and what `consistent_maps` takes.
     """
-    rows = []
-    for cube, spectra, error, fixed, precision in zip(
-        batch["cube"], endmembers, std, batch["fixed"], batch["brightness_precision"], strict=True
-    ):
-        pixels = cube.flatten(1).T.float()  # [P, B]
+
+    def unmix(
+        pixels: torch.Tensor,
+        spectra: torch.Tensor,
+        error: torch.Tensor,
+        noise_std: torch.Tensor,
+        precision: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            evidence = gather_evidence(
-                pixels, spectra, estimate_noise(pixels), 1.0, float(precision), None if fixed else error
-            )
-            maps = evidence.maps(torch.ones(cube.shape[1:], dtype=torch.bool, device=cube.device))
+            evidence = gather_evidence(pixels, spectra, noise_std, 1.0, precision, error)
         gram, rhs = anchor_brightness(*normal_equations(pixels, spectra, evidence.band_std), 1.0, precision)
-        rows.append(
-            {
-                "maps": maps,
-                "gram": gram,
-                "rhs": rhs,
-                "confidence": evidence.confidence,
-                "brightness": evidence.brightness,
-            }
+        maps, confidence = evidence.maps(valid), evidence.confidence
+        return {"maps": maps, "gram": gram, "rhs": rhs, "confidence": confidence, "brightness": evidence.brightness}
+
+    cube = batch["cube"]
+    valid = torch.ones(cube.shape[-2:], dtype=torch.bool, device=cube.device)
+    share = torch.where(batch["extracted"], EXTRACTED_SHARE, 1.0) * ~batch["fixed"]
+    pixels = cube.flatten(2).transpose(1, 2).float()
+    with torch.autocast(cube.device.type, enabled=False):
+        return torch.vmap(unmix)(
+            pixels, endmembers, share[:, None, None] * std, batch["noise_std"], batch["brightness_precision"]
         )
-    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
 
 def _ddim_step(sample: torch.Tensor, clean: torch.Tensor, t: int, following: int, length: int) -> torch.Tensor:

@@ -139,6 +139,7 @@ def _example_config(args: argparse.Namespace, batch_size: int) -> ExampleConfig:
         num_endmembers=(2, args.max_endmembers),
         given_fraction=args.given_fraction,
         extracted_fraction=args.extracted_fraction,
+        corrected_fraction=args.corrected_fraction,
         labelled_fraction=args.labelled_fraction,
         refined=args.refined,
     )

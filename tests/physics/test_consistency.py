@@ -70,6 +70,15 @@ def test_solution_satisfies_the_optimality_conditions():
     assert (gradient * x).abs().max() < 1e-7 * scale
 
 
+def test_scenes_of_a_batch_are_solved_in_one_go():
+    scenes = [normal_equations(*problem(rank=6, noise=0.5, seed=seed)) for seed in range(3)]
+    gram, rhs = (torch.stack(parts) for parts in zip(*scenes, strict=True))
+    together = torch.vmap(solve_nonnegative)(gram, rhs)
+    torch.testing.assert_close(together, torch.stack([solve_nonnegative(*scene) for scene in scenes]))
+    shared = torch.vmap(solve_nonnegative, in_dims=(None, 0))(gram[0], rhs)
+    torch.testing.assert_close(shared[1], solve_nonnegative(gram[0], rhs[1]))
+
+
 def test_more_endmembers_than_bands_are_refused():
     with pytest.raises(ValueError, match="12 spectra, more than the 8 bands"):
         nnls(*problem(rank=12, bands=8))

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
-from hsunmix.physics import abundance_step
-from hsunmix.pipelines.chain import LEAST_PRIOR_STD
+from hsunmix.physics import abundance_step, estimate_noise, gather_evidence, spectral_angle
+from hsunmix.pipelines.chain import EXTRACTED_SHARE, LEAST_PRIOR_STD
 from hsunmix.simulation import SceneSimulator
 from hsunmix.training import ExampleConfig, JointModel, RealMaps, SimulatedExamples, joint_loss
 from hsunmix.training.examples import turned
+from hsunmix.training.joint import gather_batch
 from hsunmix.training.labelled import LabelledScenes
 from hsunmix.training.losses import (
     abundance_loss,
@@ -145,6 +146,59 @@ def test_gradient_of_the_joint_loss_reaches_all_networks_and_falls(batch):
         optimizer.step()
         values.append(losses["loss"].item())
     assert values[-1] < values[0]
+
+
+def test_evidence_of_a_batch_is_that_of_its_scenes_whatever_the_precision_of_the_networks():
+    config = ExampleConfig(batch_size=2, size=12, num_endmembers=(3, 3), given_fraction=0.4, extracted_fraction=0.4)
+    stream = SimulatedExamples(SceneSimulator(None, num_bands=(40, 60)), config, 3, 20)
+    kinds = set()
+    for batch in (stream[i] for i in range(4)):
+        std = 0.01 * batch["coarse_endmembers"]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = gather_batch(batch, batch["coarse_endmembers"], std)
+        for n in range(2):
+            pixels, fixed, extracted = (
+                batch["cube"][n].flatten(1).T,
+                bool(batch["fixed"][n]),
+                bool(batch["extracted"][n]),
+            )
+            evidence = gather_evidence(
+                pixels,
+                batch["coarse_endmembers"][n],
+                estimate_noise(pixels),
+                1.0,
+                batch["brightness_precision"][n],
+                None if fixed else std[n] * (EXTRACTED_SHARE if extracted else 1.0),
+            )
+            kinds.add((fixed, extracted))
+            expected = evidence.maps(torch.ones(12, 12, dtype=torch.bool))
+            torch.testing.assert_close(found["maps"][n], expected, atol=1e-4, rtol=1e-3)
+            for name in ("gram", "rhs", "confidence", "brightness"):
+                torch.testing.assert_close(found[name][n], getattr(evidence, name), atol=1e-4, rtol=1e-4)
+    assert kinds == {(True, False), (False, True), (False, False)}
+
+
+def test_corrected_endmembers_are_nearer_and_how_near_is_roughly_known():
+    angles = {}
+    for fraction in (0.0, 1.0):
+        config = ExampleConfig(
+            batch_size=2,
+            size=12,
+            num_endmembers=(3, 3),
+            given_fraction=0,
+            extracted_fraction=1,
+            corrected_fraction=fraction,
+        )
+        stream = SimulatedExamples(SceneSimulator(None, num_bands=(40, 60)), config, 3, 20)
+        batches = [stream[i] for i in range(6)]
+        assert all(batch["extracted"].all() for batch in batches)
+        off = torch.cat(
+            [spectral_angle(batch["coarse_endmembers"], batch["endmembers"]).flatten() for batch in batches]
+        )
+        ratio = torch.cat([batch["start_error"].flatten() for batch in batches]) / off
+        angles[fraction] = float(off.mean())
+        assert 0.3 < ratio.min() and ratio.max() < 3.5 and (fraction == 0) == bool((ratio - 1).abs().max() < 1e-3)
+    assert 0.3 < angles[1.0] / angles[0.0] < 0.9
 
 
 def test_real_maps_stay_on_the_simplex_whatever_their_size(tmp_path):
