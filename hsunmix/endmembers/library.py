@@ -14,6 +14,8 @@ from .subspace import SignalSubspace, effective_noise, fit_subspace
 _PRESELECT = 120  # spectra kept for their small distance to the signal subspace
 _TRIALS = 20  # of these, spectra tried at a time, in the order of what each explains of the residual
 _PIXELS = 1500
+_SCREENED_PIXELS = 150  # of these, on which spectra are tried
+_FINALISTS = 5  # spectra then tried on all
 _EXTRA_DIMENSIONS = 3  # of the signal subspace beyond R, for materials that vary, where they are above the noise
 
 
@@ -122,41 +124,55 @@ def _scene_subspace(pixels: torch.Tensor, noise_std: torch.Tensor, num_endmember
 def _greedy_exchange(points: torch.Tensor, spectra: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of `count` spectra: forward selection, then exchange of one at a time while the residual falls.
 
+    What a spectrum explains of the residual names the ones to try; where exchange comes to a halt, all are tried.
+
     Args:
         points: (N, B) pixels.
         spectra: (L, B) of unit norm.
         count: R.
     """
     gram, rhs = spectra @ spectra.T, points @ spectra.T
+    few = rhs[torch.linspace(0, len(rhs) - 1, min(_SCREENED_PIXELS, len(rhs)), device=rhs.device).long()]
     ridge = 1e-12 * torch.eye(count, dtype=gram.dtype, device=gram.device)
 
-    def solve(chosen: list[int]) -> tuple[torch.Tensor, float]:
-        """Coefficients (N, r), and the squared residual less the power of the points."""
-        g, h = gram[chosen][:, chosen], rhs[:, chosen]
-        b = solve_nonnegative(g, h)
-        return b, float((b * (b @ g - 2 * h)).sum())
+    def misfits(sets: torch.Tensor, rhs: torch.Tensor) -> torch.Tensor:
+        """Squared residual, less the power of the points, of each set of spectra (C, r)."""
+        g, h = gram[sets[:, :, None], sets[:, None, :]], rhs[:, sets].transpose(0, 1)  # [C, r, r], [C, N, r]
+        b = torch.vmap(solve_nonnegative)(g, h)
+        return (b * (b @ g - 2 * h)).sum((1, 2))
 
-    def best_addition(kept: list[int], excluded: list[int]) -> tuple[float, int]:
+    def promising(kept: list[int]) -> torch.Tensor:
+        """How much of the residual each spectrum explains by what it has outside the span of those kept."""
         left, free = rhs, gram.diagonal()
         if kept:
-            left = rhs - solve(kept)[0] @ gram[kept]  # residual times spectra
-            explained = torch.linalg.solve(gram[kept][:, kept] + ridge[: len(kept), : len(kept)], gram[kept])
-            free = free - (gram[kept] * explained).sum(0)  # power of each spectrum outside the span of those kept
-        gain = left.clamp_min(0).square().sum(0) / free.clamp_min(1e-9)
+            g = gram[kept][:, kept]
+            left = rhs - solve_nonnegative(g, rhs[:, kept]) @ gram[kept]  # residual times spectra
+            explained = torch.linalg.solve(g + ridge[: len(kept), : len(kept)], gram[kept])
+            free = free - (gram[kept] * explained).sum(0)
+        return left.clamp_min(0).square().sum(0) / free.clamp_min(1e-9)
+
+    def best_addition(kept: list[int], excluded: list[int], trials: int) -> tuple[float, int]:
+        gain = promising(kept)
         gain[excluded] = -1
-        trials = gain.argsort(descending=True)[:_TRIALS].tolist()
-        return min((solve([*kept, k])[1], k) for k in trials if k not in excluded)
+        candidates = gain.argsort(descending=True)[: min(trials, len(spectra) - len(excluded))]
+        sets = torch.cat(
+            [torch.tensor(kept, dtype=torch.long).to(candidates).expand(len(candidates), -1), candidates[:, None]], 1
+        )
+        finalists = misfits(sets, few).argsort()[:_FINALISTS]
+        values = torch.stack([misfits(sets[i : i + 1], rhs)[0] for i in finalists.tolist()])
+        return float(values.min()), int(candidates[finalists[values.argmin()]])
 
     chosen: list[int] = []
     for _ in range(count):
-        chosen.append(best_addition(chosen, chosen)[1])
-    best = solve(chosen)[1]
-    improved = len(spectra) > count
-    while improved:
-        improved = False
-        for position in range(count):
-            kept = chosen[:position] + chosen[position + 1 :]
-            value, k = best_addition(kept, chosen)
-            if value < best - 1e-9 * abs(best):
-                chosen[position], best, improved = k, value, True
+        chosen.append(best_addition(chosen, chosen, _TRIALS)[1])
+    best = float(misfits(torch.tensor([chosen], device=gram.device), rhs)[0])
+    for trials in (_TRIALS, len(spectra)):
+        improved = len(spectra) > count
+        while improved:
+            improved = False
+            for position in range(count):
+                kept = chosen[:position] + chosen[position + 1 :]
+                value, k = best_addition(kept, chosen, trials)
+                if value < best - 1e-9 * abs(best):
+                    chosen[position], best, improved = k, value, True
     return torch.tensor(chosen, device=spectra.device)

@@ -47,6 +47,18 @@ def test_scale_and_order_of_the_library_are_irrelevant():
     assert worst_angle(chosen, library[[5, 9, 33]]) == 0
 
 
+@needs_data
+@pytest.mark.parametrize(
+    ("library", "seed", "snr_db"),
+    [("usgs1995", 701, 30), ("usgs1995", 703, 15), ("dc_dictionary240", 702, 30), ("dc_dictionary240", 702, 15)],
+)
+def test_search_does_not_halt_one_spectrum_away_from_the_best(library, seed, snr_db):
+    spectra = torch.as_tensor(read_library(SHARED / "libraries" / f"{library}.hdr").spectra).float()
+    scene = benchmark_scene(spectra, None, seed, "linear", snr_db=snr_db)
+    found = spectra[library_indices(scene.cube.flatten(0, 1).float(), spectra, 5)]
+    assert worst_angle(found, scene.endmembers.float()) < 1e-3
+
+
 def test_invalid_library_spectra_are_never_chosen():
     library = make_spectra(30, 40, seed=6)
     pixels = make_cube(library[[1, 2]], snr_db=35)[0].reshape(-1, 40)
