@@ -144,7 +144,7 @@ def gather_evidence(
         endmembers: (R, B) spectra.
         noise_std: (B,) sensor noise.
         brightness: expected brightness, used only with a positive precision.
-        brightness_precision: inverse variance of the brightness around it; 0 leaves it free.
+        brightness_precision: number or (), inverse variance of the brightness around it; 0 leaves it free.
         endmember_std: (R, B) standard deviation of the endmembers; exact when `None`.
 
     Returns:

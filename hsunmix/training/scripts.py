@@ -65,7 +65,9 @@ def train_joint(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained HybridSTU")
     parser.add_argument("--unet", type=Path, required=True, help="folder of the trained ResUNet2D")
     parser.add_argument("--unrolled_steps", type=int, default=2, help="denoising steps that the gradient runs through")
-    parser.set_defaults(learning_rate=1e-4, train_batch_size=2, refined=False)
+    parser.set_defaults(
+        learning_rate=1e-4, train_batch_size=2, refined=False, extracted_fraction=0.35, corrected_fraction=0.75
+    )
     args = parser.parse_args(argv)
     if args.endmember_unet is None:
         parser.error("--endmember_unet is required: the folder of the trained ResUNet1D")
