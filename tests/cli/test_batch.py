@@ -92,6 +92,7 @@ def test_no_process_is_left_behind(tmp_path, how):
     (tmp_path / "hsunmix").mkdir()
     (tmp_path / "hsunmix" / "__init__.py").write_text("")
     wait = "import os, sys, time\nopen(os.environ['RANK'], 'w').write(str(os.getpid()))\n"
+    wait += "while not all(map(os.path.exists, '01')): time.sleep(0.05)\n"  # else one may end before the other begins
     ending = "sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(60)\n"
     (tmp_path / "hsunmix" / "__main__.py").write_text(wait + (ending if how == "failure" else "time.sleep(60)\n"))
     source = Path(processes.__file__).read_text()  # run by itself: it imports nothing of the package
