@@ -155,12 +155,10 @@ def _greedy_exchange(points: torch.Tensor, spectra: torch.Tensor, count: int) ->
         gain = promising(kept)
         gain[excluded] = -1
         candidates = gain.argsort(descending=True)[: min(trials, len(spectra) - len(excluded))]
-        sets = torch.cat(
-            [torch.tensor(kept, dtype=torch.long).to(candidates).expand(len(candidates), -1), candidates[:, None]], 1
-        )
-        finalists = misfits(sets, few).argsort()[:_FINALISTS]
-        values = torch.stack([misfits(sets[i : i + 1], rhs)[0] for i in finalists.tolist()])
-        return float(values.min()), int(candidates[finalists[values.argmin()]])
+        sets = torch.cat([candidates.new_tensor(kept).expand(len(candidates), -1), candidates[:, None]], 1)
+        finalists = sets[misfits(sets, few).argsort()[:_FINALISTS]]
+        value, first = misfits(finalists, rhs).min(0)
+        return float(value), int(finalists[first, -1])
 
     chosen: list[int] = []
     for _ in range(count):
