@@ -15,14 +15,15 @@ DESCRIPTION = """\
 Fit the pretrained networks to one scene, without labels, and save them as a pipeline of their own.
 
 The scene is unmixed; from what was found scenes of the same kind are mixed, and the network of the abundance maps
-learns to unmix these, and to predict half of the bands of the scene from the other half. Worth its few minutes
-where a scene is noisy, or unlike others; give the same options to `unmix` afterwards.
+learns to unmix these, and to predict half of the bands of the scene from the other half. Where no spectra are given,
+the mean endmembers of several extractions are saved as well. Worth its few minutes where a scene is noisy, or unlike
+others; give the same options to `unmix` afterwards.
 """
 
 EXAMPLES = """\
 examples:
   hsunmix adapt scene.hdr -r 4 -o adapted
-  hsunmix unmix scene.hdr -r 4 --checkpoint adapted -o out
+  hsunmix unmix scene.hdr --checkpoint adapted --endmembers adapted/endmembers.hdr -o out
 """
 
 
@@ -89,5 +90,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             say(f"abundance RMSE on scenes mixed from this one: {errors['before']:.4f} -> {errors['after']:.4f}")
             again = ["hsunmix", "unmix", str(args.cube), "--checkpoint", str(folder), "-o", "out"]
+            if not known:
+                again += ["--endmembers", str(folder / "endmembers.hdr")]
+                said["num_endmembers"] = None
             say(f"{folder} holds the pipeline: {shlex.join([*again, *options_given(said, usual)])}")
     return 0

@@ -4,7 +4,11 @@ Two losses for ResUNet2D, neither of which needs a reference. The pipeline unmix
 of its numbers may be; from samples of that posterior scenes of the same kind are mixed, noise is added, and the
 network learns to unmix these (Monte Carlo EM: Wei and Tanner, 1990; the pretrained network is the prior that it starts
 from). And half of the bands is predicted from the maps that the other half gives (SAM + MSE): noise that the network
-has not seen it can't fit (Batson and Royer, Noise2Self, 2019).
+has not seen it can't fit (Batson and Royer, Noise2Self, 2019). What was learned counts a quarter: a mean of old and
+new weights keeps what the old ones can (WiSE-FT: Wortsman et al., CVPR 2022), above all how far they trust themselves.
+
+Where nothing but the number of endmembers is known, the scene also gets endmembers that do not hang on the luck of one
+extraction: the mean of several, each from other pixels and starts (bagging: Breiman, Machine Learning 1996).
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
+from ..data import write_library
+from ..endmembers import extract_endmembers, match_endmembers, number_probabilities
 from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
 from ..physics import gather_evidence, scatter, unit_rows
 from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
@@ -32,6 +39,8 @@ from .losses import Losses, abundance_loss, carried_sample, training_scheduler
 
 _NOISE_FACTOR = 1.25  # noise of the mixed scenes: that of the cube, times or divided by up to this
 _ANGLE_WEIGHT = 0.5
+_ADAPTED_SHARE = 0.25  # of the adapted weights in the mean
+_EXTRACTIONS = 8  # whose mean the endmembers of a scene are
 _WORK = ".training"
 
 
@@ -226,7 +235,9 @@ def adapt_to_scene(
 ) -> dict[str, float] | None:
     """Fit the abundance network of a pipeline to one unlabelled scene, and save the pipeline.
 
-    A run that is interrupted leaves its state in the folder, from which `resume` goes on.
+    Where no spectra are given, the endmembers of the scene are saved beside it, as the ENVI spectral library
+    `endmembers.hdr`: the adapted pipeline takes them as `endmembers`. A run that is interrupted leaves its state in
+    the folder, from which `resume` goes on.
 
     Args:
         pipe: pretrained; its own weights stay as they are.
@@ -250,6 +261,13 @@ def adapt_to_scene(
     prepared = pipe.processor.preprocess(cube, call.get("wavelengths"), call.get("reflectance_scale"))
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
+    if all(call.get(name) is None for name in ("endmembers", "fixed_endmembers", "library")):
+        found = consensus_endmembers(prepared[0], call.get("num_endmembers"), seed, quiet)
+        call |= {"endmembers": prepared[0].to_spectra(found), "num_endmembers": None}
+        folder.mkdir(parents=True, exist_ok=True)
+        known = prepared[0].wavelengths is not None
+        spectra = found if known else call["endmembers"]
+        write_library(folder / "endmembers", spectra.numpy(), wavelengths=prepared[0].wavelengths)
     output: Any = pipe(  # the losses know linear mixtures only
         cube, **call, mixing_model="linear", output_uncertainty=True, generator=torch.Generator().manual_seed(seed)
     )
@@ -281,15 +299,50 @@ def adapt_to_scene(
     if not train(args, network, loss, partial(examples, seed + 1), fresh):
         return None
     own = pipe.unet
+    adapted = ResUNet2D.from_pretrained(work)
+    adapted.register_to_config(_name_or_path="")
+    weights = adapted.state_dict()
+    old = own.state_dict()
+    adapted.load_state_dict({key: torch.lerp(old[key].to(new), new, _ADAPTED_SHARE) for key, new in weights.items()})
     try:
-        pipe.unet = ResUNet2D.from_pretrained(work)
-        pipe.unet.register_to_config(_name_or_path="")
+        pipe.unet = adapted
         pipe.save_pretrained(folder)
         after = _error(pipe.unet, fresh, loss)
     finally:
         pipe.unet = own
     shutil.rmtree(work)
     return {"before": before, "after": after}
+
+
+def consensus_endmembers(
+    cube: PreparedCube, num_endmembers: int | None = None, seed: int = 0, quiet: bool = False
+) -> torch.Tensor:
+    """Mean of the endmembers that several extractions find.
+
+    Args:
+        cube: the prepared scene, K good bands.
+        num_endmembers: R; the most probable one when `None`.
+        seed: of the extractions.
+        quiet: no progress bar.
+
+    Returns:
+        (R, K) spectra.
+
+    Raises:
+        ValueError: if the scene has too few pixels or bands for R endmembers.
+    """
+    if num_endmembers is None:
+        probabilities = number_probabilities(cube.pixels, cube.noise_std)
+        num_endmembers = max(probabilities, key=probabilities.__getitem__)
+    grid = cube.to_map(cube.pixels).nan_to_num()
+    sets: list[torch.Tensor] = []
+    for k in tqdm(range(_EXTRACTIONS), desc="extractions", disable=quiet):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + k)
+        found = extract_endmembers(grid, num_endmembers, cube.noise_std, cube.valid, generator).endmembers
+        sets.append(found[match_endmembers(sets[0], found)] if sets else found)
+    spectra = torch.stack(sets)  # [_EXTRACTIONS, R, K]
+    norm = spectra.norm(dim=2, keepdim=True)
+    return unit_rows((spectra / norm).mean(0)) * norm.mean(0)
 
 
 @torch.no_grad()

@@ -8,17 +8,25 @@ import torch
 
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.cli.main import main
+from hsunmix.data import read_library
+from hsunmix.endmembers import extract_endmembers, match_endmembers
 from hsunmix.physics import spectral_angle
 from hsunmix.training.adaptation import (
     SceneExamples,
     adapt_to_scene,
     adaptation_loss,
+    consensus_endmembers,
     hidden_bands_loss,
     sample_endmembers,
 )
 from hsunmix.training.losses import training_scheduler
 
 from ..pipelines.tiny import tiny_pipeline, tiny_scene
+
+
+@pytest.fixture(autouse=True)
+def few_extractions(monkeypatch):
+    monkeypatch.setattr("hsunmix.training.adaptation._EXTRACTIONS", 3)
 
 
 def unmixed(pipe, cube, wavelengths, **known):
@@ -99,7 +107,8 @@ def test_hidden_bands_are_explained_down_to_the_noise_by_the_true_mixture_only()
     assert mse(truth + [0.05, -0.05, 0]) > 1.2 * mse(truth)
 
 
-def test_adaptation_lowers_its_loss_and_leaves_only_a_pipeline(tmp_path):
+def test_adaptation_lowers_its_loss_and_leaves_only_a_pipeline(tmp_path, monkeypatch):
+    monkeypatch.setattr("hsunmix.training.adaptation._ADAPTED_SHARE", 1.0)  # of random weights no mean makes sense
     cube, wavelengths, endmembers = tiny_scene(height=12, width=10)
     pipe = tiny_pipeline()
     before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
@@ -118,8 +127,57 @@ def test_adaptation_lowers_its_loss_and_leaves_only_a_pipeline(tmp_path):
     adapted = SemiBlindUnmixingPipeline.from_pretrained(tmp_path)
     assert mean_loss(adapted.unet) < start
     assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
-    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "endmembers"))]
     assert str(tmp_path) not in (tmp_path / "unet" / "config.json").read_text()
+
+
+def test_weights_are_a_mean_of_old_and_new(tmp_path, monkeypatch):
+    cube, wavelengths, endmembers = tiny_scene(height=12, width=10)
+    pipe, found = tiny_pipeline(), {}
+    for share in (0.0, 0.5, 1.0):
+        monkeypatch.setattr("hsunmix.training.adaptation._ADAPTED_SHARE", share)
+        adapt_to_scene(pipe, cube, tmp_path, 3, 1e-2, quiet=True, wavelengths=wavelengths, endmembers=endmembers)
+        found[share] = SemiBlindUnmixingPipeline.from_pretrained(tmp_path).unet.state_dict()
+    for name, own in pipe.unet.state_dict().items():
+        assert torch.equal(found[0.0][name], own), name
+        torch.testing.assert_close(found[0.5][name], (own + found[1.0][name]) / 2)
+    assert any(not torch.equal(found[1.0][name], own) for name, own in pipe.unet.state_dict().items())
+
+
+def test_endmembers_of_the_scene_are_the_mean_of_several_extractions(tmp_path, monkeypatch):
+    """With the parts in any order, and on the good bands only; the adapted pipeline takes them."""
+    cube, wavelengths, _ = tiny_scene(height=16, width=16)
+    cube[..., 3] = np.nan
+    pipe = tiny_pipeline()
+    prepared = pipe.processor.preprocess(cube, wavelengths)[0]
+    sets = []
+
+    def shuffled(*args, **kwargs):
+        result = extract_endmembers(*args, **kwargs)
+        order = torch.randperm(3, generator=torch.Generator().manual_seed(len(sets)))
+        result.endmembers = result.endmembers[order] * (1 + 0.1 * torch.rand(3, 23))  # noise that each has of its own
+        sets.append(result.endmembers)
+        return result
+
+    monkeypatch.setattr("hsunmix.training.adaptation.extract_endmembers", shuffled)
+    adapt_to_scene(pipe, cube, tmp_path, 1, quiet=True, wavelengths=wavelengths, num_endmembers=3)
+    saved = read_library(tmp_path / "endmembers.hdr")
+    mean = pipe.processor.spectra(saved, prepared, "endmembers")
+    matched = torch.stack([one[match_endmembers(mean, one)] for one in sets])
+    assert len(sets) == 3 and (mean >= matched.amin(0) * 0.99).all() and (mean <= matched.amax(0) * 1.01).all()
+    apart = spectral_angle(matched, matched.roll(1, 0)).mean()
+    assert spectral_angle(mean, matched).mean() < 0.7 * apart
+    adapted = SemiBlindUnmixingPipeline.from_pretrained(tmp_path)
+    out = adapted(cube, wavelengths, endmembers=saved, generator=torch.Generator().manual_seed(0))
+    assert out.endmembers[0].shape == (3, 24)
+
+
+def test_the_number_of_endmembers_is_estimated_where_nobody_says_it():
+    cube, wavelengths, _ = tiny_scene(height=16, width=16)
+    pipe = tiny_pipeline()
+    prepared = pipe.processor.preprocess(cube, wavelengths)[0]
+    out = pipe(cube, wavelengths, generator=torch.Generator().manual_seed(0))
+    assert consensus_endmembers(prepared, quiet=True).shape == (out.abundances[0].shape[-1], 24)
 
 
 def test_adapting_takes_one_scene(tmp_path):
@@ -145,15 +203,14 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "adapted" / ".training" / "checkpoint-2").is_dir()
     assert main([*command, "--resume"]) == 0
     said = capsys.readouterr()
-    assert f"--checkpoint {tmp_path / 'adapted'} -o out --num-endmembers 3" in said.out
+    folder = tmp_path / "adapted"
+    assert f"--checkpoint {folder} -o out --endmembers {folder / 'endmembers.hdr'}\n" in said.out
     assert "abundance RMSE on scenes mixed from this one: 0." in said.out and "INFO" not in said.err
     assert not (tmp_path / "adapted" / ".training").exists()
     assert main(["info", str(tmp_path / "adapted")]) == 0
     assert "scene.npz, from base (num_endmembers 3," in capsys.readouterr().out
-    out = ["-o", str(tmp_path / "out"), "-q"]
-    assert (
-        main(["unmix", str(tmp_path / "scene.npz"), "-r", "3", "--checkpoint", str(tmp_path / "adapted"), *out]) == 0
-    )
+    known = ["--checkpoint", str(folder), "--endmembers", str(folder / "endmembers.hdr")]
+    assert main(["unmix", str(tmp_path / "scene.npz"), *known, "-o", str(tmp_path / "out"), "-q"]) == 0
     assert main([*command]) == 2
     assert "already holds model_index.json" in capsys.readouterr().err
     assert main([*command, "--overwrite", "--train-steps", "0"]) == 2
