@@ -297,12 +297,13 @@ assert bundled["abundance_rmse"] < own["abundance_rmse"] and bundled["sad"] < ow
 #
 # A network that has seen all kinds of maps knows less about one scene than that scene itself tells. `hsunmix adapt`
 # unmixes it, mixes scenes of the same kind from what it found, and trains the network of the abundance maps on these
-# and on the scene's own bands, half of which it predicts from the other half. No reference is touched. The command
-# takes 300 steps, two to three minutes on two cores; here are 40. On this scene, made by
-# what made the training scenes too, there is nothing to gain: all that is checked is that it loses under 5 %.
+# and on the scene's own bands, half of which it predicts from the other half. No reference is touched. Where no
+# spectra are given, as in the commands below, it saves the mean endmembers of eight extractions too. The command takes
+# 300 steps, two to three minutes on two cores; here are 40. On this scene, made by what made the training scenes too,
+# there is nothing to gain: all that is checked is that it loses under 5 %.
 #
 #     hsunmix adapt scene.hdr -r 4 -o adapted
-#     hsunmix unmix scene.hdr -r 4 --checkpoint adapted -o out
+#     hsunmix unmix scene.hdr --checkpoint adapted --endmembers adapted/endmembers.hdr -o out
 
 # %%
 from hsunmix.training import adapt_to_scene  # noqa: E402

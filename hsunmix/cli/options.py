@@ -99,7 +99,13 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     )
     method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
     method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")
-    method.add_argument("--ensemble", metavar="N", type=int, default=1, help="runs to average (default: 1)")
+    method.add_argument(
+        "--ensemble",
+        metavar="N",
+        type=int,
+        default=1,
+        help="runs to average, each with an extraction of its own (default: 1)",
+    )
     method.add_argument("--uncertainty", action="store_true", help="estimate standard deviations")
     method.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same result (default: 0)")
     method.add_argument(

@@ -167,7 +167,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 "auto": variable where that explains a brightness that varies, bilinear where that explains what a
                 linear mixture of exact or library spectra leaves, else linear, and linear wherever `brightness` is not
                 "auto". What each pixel has beyond a linear mixture is estimated and taken out.
-            ensemble_size: number of chains with different noise and endmember candidates that are averaged.
+            ensemble_size: number of chains, with noise and extracted endmembers of their own, that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.
             reflectance_scale: number that stands for reflectance 1; guessed, with a warning, when `None`.

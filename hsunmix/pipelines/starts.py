@@ -182,19 +182,25 @@ def _extract(
 ) -> tuple[torch.Tensor, torch.Tensor, str]:
     """Endmembers (M, R, K), the corrected given ones first, their expected errors (R,), and the method.
 
-    Further members of an ensemble have extracted ones that ranked next best.
+    Every member of an ensemble has an extraction of its own, from other pixels and starts: the luck of a single one is
+    often most of its error.
     """
     if bool((cube.pixels == cube.pixels[:1]).all()):
         raise ValueError("`cube` has the same spectrum in every pixel: there is nothing to tell materials apart by.")
     grid = cube.to_map(cube.pixels).nan_to_num()
-    found = extract_endmembers(grid, count, cube.noise_std, cube.valid, generator, approximate=given)
-    best = found.endmembers
-    known = best[: 0 if given is None else len(given)]
+    generator = generator or torch.Generator().manual_seed(0)
+    found = [
+        extract_endmembers(grid, count, cube.noise_std, cube.valid, generator, approximate=given)
+        for _ in range(ensemble_size)
+    ]
+    known, best = 0 if given is None else len(given), found[0].endmembers
     sets = [best]
-    for one in found.candidates[: ensemble_size - 1]:
-        one = one[match_endmembers(best, one)]
-        sets.append(torch.cat([known, one[len(known) :]]))
-    return torch.stack([sets[m % len(sets)] for m in range(ensemble_size)]), found.spread, found.method
+    for one in (other.endmembers for other in found[1:]):
+        rest = one[known:]
+        if len(rest):
+            rest = rest[match_endmembers(best[known:], rest)]
+        sets.append(torch.cat([one[:known], rest]))
+    return torch.stack(sets), found[0].spread, found[0].method
 
 
 def _natural_scale(cube: PreparedCube, endmembers: torch.Tensor) -> torch.Tensor:

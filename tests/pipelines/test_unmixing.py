@@ -280,6 +280,23 @@ def test_uncertainty_of_one_chain_and_of_an_ensemble(pipe):
         assert out.endmember_uncertainty.shape == out.endmembers.shape
 
 
+@pytest.mark.parametrize(("given", "seeded"), [(0, True), (0, False), (1, True), (3, True)])
+def test_every_chain_of_an_ensemble_extracts_for_itself(pipe, given, seeded):
+    """Endmembers of all chains are in one order, and none is a copy of another."""
+    scene = simulate(snr_db=15.0)
+    known = {"endmembers": scene.endmembers[:given]} if given else {}
+
+    def starts():
+        source = torch.Generator().manual_seed(3) if seeded else None
+        call = {"num_endmembers": 3, "num_inference_steps": 1, "ensemble_size": 2, "generator": source}
+        return [chain[0].endmembers for chain in pipe(scene.cube, **known, **call).scene[0].stages]
+
+    first, other = starts()
+    angles = spectral_angle(first[:, None], other[None])
+    assert (angles.diagonal() > 1e-4).any() and angles.argmin(1).tolist() == [0, 1, 2]
+    assert all(torch.equal(one, again) for one, again in zip((first, other), starts(), strict=True))
+
+
 @pytest.mark.parametrize("scale", [10_000, 100])
 def test_scaled_integers_are_recognised_with_a_warning(pipe, scale, caplog):
     scene = simulate()
