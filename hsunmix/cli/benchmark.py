@@ -73,6 +73,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", metavar="N", type=int, default=5, help="runs of the blind track (default: 5)")
     parser.add_argument("--steps", metavar="N", type=int, help="denoising steps")
+    parser.add_argument("--ensemble", metavar="N", type=int, default=1, help="chains to average (default: 1)")
     parser.add_argument(
         "--mixing-model",
         choices=MIXING_CHOICES,
@@ -122,7 +123,11 @@ def run(args: argparse.Namespace) -> int:
     pipe.set_progress_bar_config(disable=True)
     facts = measurement(pipe, args, [])
     grid = (tracks, levels, range(args.seeds))
-    sampler = {"num_inference_steps": args.steps, "mixing_model": args.mixing_model}
+    sampler = {
+        "num_inference_steps": args.steps,
+        "mixing_model": args.mixing_model,
+        "ensemble_size": args.ensemble,
+    }
     others = comparison.runs(scenes, args.methods, *grid)
     total = len(scenes) * len(levels) * sum(args.seeds if track == "blind" else 1 for track in tracks) + len(others)
     with RunLog(folder / LOG, {key: facts[key] for key in ("settings", "weights")}, args.resume) as log:

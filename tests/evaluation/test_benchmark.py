@@ -84,6 +84,19 @@ def test_command(library, tmp_path, capsys):
     assert "--track library needs --library" in capsys.readouterr().err
 
 
+def test_options_of_the_sampler_reach_it(library, tmp_path, monkeypatch):
+    seen = {}
+
+    def look(*grid, report, known, **settings):
+        seen.update(settings)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(benchmark, "run", look)
+    options = ["--steps", "3", "--ensemble", "2", "--mixing-model", "bilinear", "-o", str(tmp_path)]
+    assert main(["benchmark", "--library", str(library), "--simulated", "1", *options]) == 2
+    assert seen == {"num_inference_steps": 3, "ensemble_size": 2, "mixing_model": "bilinear"}
+
+
 def test_other_methods_beside_it_and_resumed(library, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     command = ["benchmark", "--library", str(library), "--simulated", "1", "--track", "library", "--snr", "30"]
