@@ -261,13 +261,10 @@ def adapt_to_scene(
     prepared = pipe.processor.preprocess(cube, call.get("wavelengths"), call.get("reflectance_scale"))
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
+    found = None
     if all(call.get(name) is None for name in ("endmembers", "fixed_endmembers", "library")):
         found = consensus_endmembers(prepared[0], call.get("num_endmembers"), seed, quiet)
         call |= {"endmembers": prepared[0].to_spectra(found), "num_endmembers": None}
-        folder.mkdir(parents=True, exist_ok=True)
-        known = prepared[0].wavelengths is not None
-        spectra = found if known else call["endmembers"]
-        write_library(folder / "endmembers", spectra.numpy(), wavelengths=prepared[0].wavelengths)
     output: Any = pipe(  # the losses know linear mixtures only
         cube, **call, mixing_model="linear", output_uncertainty=True, generator=torch.Generator().manual_seed(seed)
     )
@@ -307,6 +304,10 @@ def adapt_to_scene(
     try:
         pipe.unet = adapted
         pipe.save_pretrained(folder)
+        if found is not None:
+            wavelengths = prepared[0].wavelengths
+            spectra = call["endmembers"] if wavelengths is None else found
+            write_library(folder / "endmembers", spectra.numpy(), wavelengths=wavelengths)
         after = _error(pipe.unet, fresh, loss)
     finally:
         pipe.unet = own
