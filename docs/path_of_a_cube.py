@@ -178,7 +178,7 @@ def draw(found: dict[str, np.ndarray]) -> str:
         text(x + 122, y + 327, "the less noise, the more the measured spectrum decides", "small"),
     ]
     parts += [
-        card(660, y, 320, 350, "6, 7 Result", "also: brightness, residual, noise,", "uncertainty, 90 % intervals"),
+        card(660, y, 320, 350, "6 to 8 Result", "also: brightness, residual, noise,", "uncertainty, 90 % intervals"),
         maps(found["refined"], 676, y + 46, 148),
         text(676, y + 216, "abundances", "small"),
         curves(found["endmembers"], 842, y + 50, 122, 140),

@@ -39,6 +39,7 @@ _CALIBRATION_CORRECTED = (2.0, 2.0)
 # Factor of the variance that the endmember network expects: on simulated scenes of held-out materials its errors are
 # 1.0 (10 dB) to 1.7 times (30 dB) smaller than it says, those of corrected spectra about as large as they say.
 _NETWORK_VARIANCE = 0.5
+_LEAST_LEFT = 0.25  # of the variance, whatever following the prediction saves
 _LEAK_SHARE = 0.5  # of the leak of given endmembers that is taken out of the data, half of its variance with it
 
 
@@ -69,6 +70,9 @@ class Chain:
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
         confidence: (N,) what it trusted the data with, as `Evidence.confidence`.
+        predicted: (N, R) of the abundance network, at the last step.
+        predicted_share: of them in the result, see `hsunmix.pipelines.stein`.
+        saved: mean variance of the abundances that this share saves.
         coarse_abundances: (N, R) of the encoder.
         coarse_log_std: (R, H, W) of the encoder.
     """
@@ -94,6 +98,9 @@ class Chain:
     statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
     confidence: torch.Tensor | None = None
+    predicted: torch.Tensor = field(init=False)
+    predicted_share: float = 0.0
+    saved: float = 0.0
     coarse_abundances: torch.Tensor = field(init=False)
     coarse_log_std: torch.Tensor = field(init=False)
 
@@ -139,6 +146,10 @@ class Chain:
     def abundance_maps(self) -> torch.Tensor:
         """(R, H, W) current abundances on the grid."""
         return scatter(split_brightness(self.scaled_abundances)[0], self.cube.valid).permute(2, 0, 1)
+
+    def predicted_maps(self) -> torch.Tensor:
+        """(R, H, W) predicted abundances on the grid."""
+        return scatter(self.predicted.to(self.cube.pixels.dtype), self.cube.valid).permute(2, 0, 1)
 
     def evidence_maps(self) -> torch.Tensor:
         """(R, 5, H, W) what the data alone say, as input of the networks; brightness relative to the whole scene."""
@@ -186,6 +197,7 @@ class Chain:
         """A-step: from the predicted maps (R, H, W) with their expected errors onto the data."""
         valid, evidence = self.cube.valid, self.evidence
         abundances = _on_simplex(clean.permute(1, 2, 0)[valid])  # [N, R]
+        self.predicted = abundances.double()
         if self.followed is None:
             self.leak = fit_leak(evidence, abundances)
             self.stages[-1] = replace(self.stages[-1], leak=self.leak)
@@ -202,6 +214,13 @@ class Chain:
         scaled = abundance_step(evidence.gram, rhs, brightness * abundances, trust)
         self.scaled_abundances = scaled.to(self.cube.pixels.dtype)
 
+    def follow_prediction(self) -> None:
+        """Go from the maps after the A-step towards the predicted ones, as far as the whole scene says."""
+        abundances, brightness = split_brightness(self.scaled_abundances.double())
+        step = self.predicted_share * (self.predicted - abundances)
+        self.saved = float(step.square().mean())  # at the best share the risk falls by the square of the step
+        self.scaled_abundances = (brightness[:, None] * (abundances + step)).to(self.cube.pixels.dtype)
+
     def abundance_std(self) -> torch.Tensor:
         """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
         scale, leaking = calibration(self.extracted, self.corrected)
@@ -211,6 +230,7 @@ class Chain:
         abundances, brightness = split_brightness(self.scaled_abundances)
         std = abundance_std(evidence.gram, trust) * confidence.rsqrt() / brightness.clamp_min(1e-3)[:, None]
         variance = (scale * std).square() + leaking * abundances.double().square() @ evidence.leakage
+        variance = variance * (1 - self.saved / variance.mean()).clamp_min(_LEAST_LEFT)
         return variance.sqrt().clamp_max(1.0).to(self.cube.pixels.dtype)
 
     def residual(self) -> torch.Tensor:
@@ -295,7 +315,7 @@ def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:
 def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
     """The chains of a part of a scene, which follow those of the whole."""
     chains = []
-    for stages in scene.stages:
+    for stages, share in zip(scene.stages, scene.predicted_shares, strict=True):
         start = stages[0].endmembers.to(cube.pixels)
         fixed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         chain = Chain(
@@ -307,6 +327,7 @@ def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
             mixing_model=scene.mixing_model,
             corrected=scene.corrected,
             followed=stages,
+            predicted_share=share,
         )
         chains.append(chain)
     return chains

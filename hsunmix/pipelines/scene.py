@@ -59,6 +59,7 @@ class SceneModel:
         corrected: they have done so from spectra that the user gave.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         stages: for each of the M chains its start and its state after each denoising step.
+        predicted_shares: of each chain, `Chain.predicted_share`.
         call: arguments of that call which the next one must repeat.
     """
 
@@ -74,6 +75,7 @@ class SceneModel:
     corrected: bool
     number_probabilities: dict[int, float] | None
     stages: list[list[Stage]]
+    predicted_shares: list[float]
     call: dict[str, Any]
 
     @classmethod
@@ -104,6 +106,7 @@ class SceneModel:
             corrected=chains[0].corrected,
             number_probabilities=number_probabilities,
             stages=[list(chain.stages) for chain in chains],
+            predicted_shares=[chain.predicted_share for chain in chains],
             call=call,
         )
 
@@ -191,6 +194,7 @@ class SceneModel:
             "corrected": self.corrected,
             "number_probabilities": self.number_probabilities,
             "chains": len(self.stages),
+            "predicted_shares": self.predicted_shares,
             "call": self.call,
         }
         return write_npz(path, **arrays, about=json.dumps(about))
@@ -230,5 +234,6 @@ class SceneModel:
             corrected=about["corrected"],
             number_probabilities=numbers,
             stages=chains,
+            predicted_shares=about["predicted_shares"],
             call=about["call"],
         )

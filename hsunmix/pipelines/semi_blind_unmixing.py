@@ -27,6 +27,7 @@ from .processor import HyperspectralProcessor, stack
 from .quality import unexplained
 from .scene import SceneModel
 from .starts import start_endmembers
+from .stein import noisier, predicted_share
 
 logger = logging.getLogger(__name__)
 Generators = torch.Generator | list[torch.Generator] | None
@@ -254,18 +255,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             for i, (t, endmember_t) in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                for chain in chains:
-                    chain.follow(i + 1)
-                for batch in batches:
-                    # a. + b. the networks predict clean spectra and maps, c. data consistency pulls them onto the cube
-                    self._update_endmembers(batch, chains, endmember_latents, endmember_t)
-                    self._update_abundances(batch, chains, latents, t)
-                # d. each scheduler steps to the next, lower noise level
-                clean = [2 * chain.abundance_maps() - 1 for chain in chains]  # [R, H, W] each
-                latents = self._step(self.scheduler, clean, t, latents)
-                clean = [2 * chain.endmembers / chain.scale - 1 for chain in chains]  # [R, K] each
-                endmember_latents = self._step(self.endmember_scheduler, clean, endmember_t, endmember_latents)
-
+                latents, endmember_latents = self._denoise(
+                    i, t, endmember_t, chains, batches, latents, endmember_latents
+                )
                 if callback_on_step_end is not None:
                     tensors = {"latents": _pack(latents), "endmember_latents": _pack(endmember_latents)}
                     tensors = callback_on_step_end(self, i, t, {name: tensors[name] for name in wanted}) or {}
@@ -273,7 +265,19 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                     endmember_latents = _unpack(tensors.get("endmember_latents"), endmember_latents)
                 progress_bar.update()
 
-        # 6. Mean and spread over the chains of each cube; 7. on the user's grid, bands and order
+        # 6. Towards the predicted maps, as far as the whole scene says that the data hold nothing more
+        if timesteps and not self.interrupt:
+            if scene is None:
+                again = self._timesteps(steps, strength, device)
+                self._weigh_predictions(chains, batches, generators, again)
+            latents = [
+                latent + chain.predicted_share * (2 * chain.predicted_maps() - 1 - latent)
+                for latent, chain in zip(latents, chains, strict=True)
+            ]
+            for chain in chains:
+                chain.follow_prediction()
+
+        # 7. Mean and spread over the chains of each cube; 8. on the user's grid, bands and order
         results = []
         for first in range(0, len(chains), ensemble_size):
             members = slice(first, first + ensemble_size)
@@ -440,6 +444,47 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             batches[-1].append(index)
             shape = own
         return batches
+
+    def _denoise(
+        self,
+        step: int,
+        t: Any,
+        endmember_t: Any,
+        chains: list[Chain],
+        batches: list[list[int]],
+        latents: list[torch.Tensor],
+        endmember_latents: list[torch.Tensor],
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """One step of all chains."""
+        for chain in chains:
+            chain.follow(step + 1)
+        for batch in batches:
+            # a. + b. the networks predict clean spectra and maps, c. data consistency pulls them onto the cube
+            self._update_endmembers(batch, chains, endmember_latents, endmember_t)
+            self._update_abundances(batch, chains, latents, t)
+        # d. each scheduler steps to the next, lower noise level
+        clean = [2 * chain.abundance_maps() - 1 for chain in chains]  # [R, H, W] each
+        latents = self._step(self.scheduler, clean, t, latents)
+        clean = [2 * chain.endmembers / chain.scale - 1 for chain in chains]  # [R, K] each
+        return latents, self._step(self.endmember_scheduler, clean, endmember_t, endmember_latents)
+
+    def _weigh_predictions(
+        self,
+        chains: list[Chain],
+        batches: list[list[int]],
+        generators: list[torch.Generator | None],
+        timesteps: list[tuple[Any, Any]],
+    ) -> None:
+        """Unmix all cubes once more, with a little noise added, and weigh the predictions of the networks by it."""
+        members = len(chains) // len(generators)
+        twins = [noisier(chain, generators[index // members]) for index, chain in enumerate(chains)]
+        for batch in batches:
+            self._encode(batch, twins)
+        latents, endmember_latents = self._start_latents(twins, generators, timesteps, 0.0, None)
+        for i, (t, endmember_t) in enumerate(timesteps):
+            latents, endmember_latents = self._denoise(i, t, endmember_t, twins, batches, latents, endmember_latents)
+        for chain, twin in zip(chains, twins, strict=True):
+            chain.predicted_share = predicted_share(chain, twin)
 
     def _encode(self, batch: list[int], chains: list[Chain]) -> None:
         """Coarse abundances of a batch of chains by the encoder."""
