@@ -92,6 +92,6 @@ def run(args: argparse.Namespace) -> int:
             again = ["hsunmix", "unmix", str(args.cube), "--checkpoint", str(folder), "-o", "out"]
             if not known:
                 again += ["--endmembers", str(folder / "endmembers.hdr")]
-                said["num_endmembers"] = None
+                said["num_endmembers"] = None  # their number is that of the endmembers
             say(f"{folder} holds the pipeline: {shlex.join([*again, *options_given(said, usual)])}")
     return 0

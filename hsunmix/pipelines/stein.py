@@ -17,9 +17,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 
 from ..physics import abundance_std, split_brightness
-from .chain import Chain
+from .chain import Chain, scene_chains
+from .scene import SceneModel
 
 _ADDED = 0.1  # noise that is added, in units of that of the cube; with more, the networks no longer are linear in it
 _CORRELATION = 0.5  # of model errors with the step towards the prediction, at worst
@@ -36,18 +38,10 @@ def noisier(chain: Chain, generator: torch.Generator | None) -> Chain:
     Returns:
         A chain that is still to be run.
     """
-    cube = chain.cube
-    noise = torch.randn(chain.observed.shape, generator=generator).to(chain.observed)
-    return Chain(
-        replace(cube, pixels=chain.observed + _ADDED * cube.noise_std * noise),
-        chain.coarse_endmembers,
-        torch.zeros_like(chain.movable),
-        chain.brightness_model,
-        extracted=chain.extracted,
-        mixing_model=chain.mixing_model,
-        corrected=chain.corrected,
-        followed=chain.stages,
-    )
+    cube, pixels = chain.cube, chain.observed
+    noise = randn_tensor(pixels.shape, generator=generator, device=pixels.device, dtype=pixels.dtype)
+    noisy = replace(cube, pixels=pixels + _ADDED * cube.noise_std * noise)
+    return scene_chains(noisy, SceneModel.of_chains([chain], {}, None))[0]
 
 
 def predicted_share(chain: Chain, twin: Chain) -> float:

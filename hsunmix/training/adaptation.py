@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..data import write_library
-from ..endmembers import extract_endmembers, match_endmembers, number_probabilities
+from ..endmembers import estimate_num_endmembers, extract_endmembers, match_endmembers
 from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
 from ..physics import gather_evidence, scatter, unit_rows
 from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
@@ -298,9 +298,9 @@ def adapt_to_scene(
     own = pipe.unet
     adapted = ResUNet2D.from_pretrained(work)
     adapted.register_to_config(_name_or_path="")
-    weights = adapted.state_dict()
     old = own.state_dict()
-    adapted.load_state_dict({key: torch.lerp(old[key].to(new), new, _ADAPTED_SHARE) for key, new in weights.items()})
+    weights = {key: torch.lerp(old[key].to(new), new, _ADAPTED_SHARE) for key, new in adapted.state_dict().items()}
+    adapted.load_state_dict(weights)
     try:
         pipe.unet = adapted
         pipe.save_pretrained(folder)
@@ -333,8 +333,7 @@ def consensus_endmembers(
         ValueError: if the scene has too few pixels or bands for R endmembers.
     """
     if num_endmembers is None:
-        probabilities = number_probabilities(cube.pixels, cube.noise_std)
-        num_endmembers = max(probabilities, key=probabilities.__getitem__)
+        num_endmembers = estimate_num_endmembers(cube.pixels, cube.noise_std)
     grid = cube.to_map(cube.pixels).nan_to_num()
     sets: list[torch.Tensor] = []
     for k in tqdm(range(_EXTRACTIONS), desc="extractions", disable=quiet):
