@@ -186,8 +186,9 @@ for label, out in (("exact", sharp), ("approximate", sure)):
     assert label == "approximate" or worst > 2 * best
 
 # %% [markdown]
-# `ensemble_size=M` runs M chains from different noise (and, blind, from different endmember candidates), returns their
-# mean, and adds their spread to the uncertainty. It costs M times as long; here the chains agree, and it adds little.
+# `ensemble_size=M` runs M chains from different noise (and, blind, from endmembers that each has found for itself),
+# returns their mean, and adds their spread to the uncertainty. It costs M times as long; here the chains agree, and it
+# adds little.
 
 # %%
 ensemble = pipe(cube, wavelengths=wavelengths, endmembers=rough, ensemble_size=3, generator=seed())

@@ -129,7 +129,7 @@ def eval_results(found: Measurements) -> list[EvalResult]:
         )
     for (scene, track, level), cell in benchmark.cells(found.scenes).items():
         if track == "blind":
-            about = (scene, f"blind, {benchmark.noise_name(level)}, median of {len(cell)} seeds")
+            about = (scene, f"blind, {benchmark.noise_name(level)}, median of {len(cell)} runs")
             medians = (benchmark.median(cell, name) for name in ("refined_rmse", "refined_sad", "coverage"))
             results += _metrics(scene.replace(" ", "-"), *about, *medians)
     return results

@@ -71,7 +71,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--snr", metavar="DB", nargs="+", default=["inf", "30", "20", "10"], help="inf = clean (default: inf 30 20 10)"
     )
-    parser.add_argument("--seeds", metavar="N", type=int, default=5, help="runs of the blind track (default: 5)")
+    parser.add_argument("--seeds", metavar="N", type=int, default=5, help="runs of every cell (default: 5)")
     parser.add_argument("--steps", metavar="N", type=int, help="denoising steps")
     parser.add_argument("--ensemble", metavar="N", type=int, default=1, help="chains to average (default: 1)")
     parser.add_argument(
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         "ensemble_size": args.ensemble,
     }
     others = comparison.runs(scenes, args.methods, *grid)
-    total = len(scenes) * len(levels) * sum(args.seeds if track == "blind" else 1 for track in tracks) + len(others)
+    total = len(scenes) * len(levels) * len(tracks) * args.seeds + len(others)
     with RunLog(folder / LOG, {key: facts[key] for key in ("settings", "weights")}, args.resume) as log:
         known = [benchmark.Score(**one) for one in log.known("hsunmix")]
         known_others = [comparison.MethodScore(**one) for one in log.known("methods")]

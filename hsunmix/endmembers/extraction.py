@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -12,8 +12,6 @@ from .candidates import METHODS, Candidate, independent, propose
 from .scene import ScenePoints, prepare_scene
 from .selection import rank_candidates
 
-_CANDIDATES_KEPT = 16
-
 
 @dataclass
 class EndmemberResult:
@@ -22,24 +20,18 @@ class EndmemberResult:
     Attributes:
         endmembers: (R, B) spectra in the units of the cube, non-negative: a weighted mean of candidates (and of
             approximate spectra), or the best candidate where one method was asked for.
-        candidates: (R, B) sets that were extracted, best first.
-        scores: (C,) scores of `candidates`, lower is better.
         method: what found most of `endmembers`: "archetypes", "vca", "spa" or "minimum_volume".
         spread: (R,) how far apart the sets lie whose mean `endmembers` are, radians; 0 where it is a single one.
-        methods: what found each of `candidates`.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.
     """
 
     endmembers: torch.Tensor
-    candidates: list[torch.Tensor]
-    scores: list[float]
     method: str
     spread: torch.Tensor
     brightness_variation: float
     natural_scale: bool
-    methods: list[str] = field(default_factory=list)
 
 
 def extract_endmembers(
@@ -66,7 +58,7 @@ def extract_endmembers(
         approximate: (k, B) spectra of k <= R of the endmembers, a few degrees off; needs the method "auto".
 
     Returns:
-        The endmembers, all candidates, and how they are scaled. The first k endmembers are the approximate ones,
+        The endmembers and how they are scaled. The first k endmembers are the approximate ones,
         corrected, in the scale in which they were given.
 
     Raises:
@@ -97,10 +89,9 @@ def extract_endmembers(
     # 3. propose, 4. rank
     pool = propose(scene, METHODS if method == "auto" else (method,), generator)
     ranking = rank_candidates(scene, pool, generator)
-    order = ranking.order[:_CANDIDATES_KEPT]
 
     # 5. weigh, 6. scale
-    chosen, spread = pool[order[0]], scene.norm.new_zeros(num_endmembers)
+    chosen, spread = pool[ranking.order[0]], scene.norm.new_zeros(num_endmembers)
     if method == "auto":
         mean = blend(scene, pool, ranking, approximate)
         points = unit_rows(scene.subspace.project(mean.spectra))
@@ -114,9 +105,6 @@ def extract_endmembers(
     dtype = cube.dtype if cube.is_floating_point() else torch.float32
     return EndmemberResult(
         endmembers=spectra.to(dtype),
-        candidates=[_to_spectra(scene, pool[k])[0].to(dtype) for k in order],
-        scores=[float(ranking.scores[k]) for k in order],
-        methods=[pool[k].method for k in order],
         method=chosen.method,
         spread=spread.to(dtype),
         brightness_variation=variation,

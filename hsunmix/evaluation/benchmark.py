@@ -153,8 +153,7 @@ def run(
         pipe: a `SemiBlindUnmixingPipeline`.
         scenes: what to unmix.
         tracks: of `TRACKS`, or "library", which needs scenes with one, or "unmoved": perturbed endmembers that stay
-            where they are, so that only maps are refined. All but the blind one run once: their randomness (the noise
-            apart) is that of the extraction which corrects perturbed spectra.
+            where they are, so that only maps are refined.
         snr_db: white noise levels in dB; `None` is the clean cube.
         seeds: of the pipeline's generator. The noise is that of `numpy.random.default_rng(0)` for all.
         report: called with each score as soon as it is there.
@@ -170,7 +169,7 @@ def run(
         for track in tracks:
             for level in snr_db:
                 observed = add_noise(scene.cube, level)
-                for seed in seeds if track == "blind" else list(seeds)[:1]:
+                for seed in seeds:
                     score = done.get((scene.name, track, level, seed))
                     if score is None:
                         score = _score(pipe, scene, track, level, observed, seed, settings)

@@ -137,7 +137,7 @@ def test_metadata(card, found):
     runs = json.loads((RESULTS / "real.json").read_text())["runs"]
     seeds = [r["refined_sad"] for r in runs if (r["scene"], r["track"], r["snr_db"]) == ("samson", "blind", 20.0)]
     assert len(seeds) == 5
-    key = ("samson", "blind, 20 dB, median of 5 seeds", "sad")
+    key = ("samson", "blind, 20 dB, median of 5 runs", "sad")
     assert measured[key] == pytest.approx(np.median(seeds), abs=5e-5)
 
 

@@ -76,9 +76,9 @@ def test_seeds_of_simulated_scenes_are_one_cell(scores):
 
 def test_command(library, tmp_path, capsys):
     command = ["benchmark", "--library", str(library), "--simulated", "1", "--track", "library", "--snr", "30"]
-    assert main([*command, "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    assert main([*command, "--seeds", "2", "-o", str(tmp_path / "out"), "--quiet"]) == 0
     runs = json.loads((tmp_path / "out" / "benchmark.json").read_text())["runs"]
-    assert [one["track"] for one in runs] == ["library"]
+    assert [(one["track"], one["seed"]) for one in runs] == [("library", 0), ("library", 1)]
     assert "| simulated linear minerals | library | 30 dB |" in (tmp_path / "out" / "benchmark.md").read_text()
     assert main(["benchmark", "scene.hdr", "--track", "library", "-o", str(tmp_path / "no")]) == 2
     assert "--track library needs --library" in capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_options_of_the_sampler_reach_it(library, tmp_path, monkeypatch):
 def test_other_methods_beside_it_and_resumed(library, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     command = ["benchmark", "--library", str(library), "--simulated", "1", "--track", "library", "--snr", "30"]
-    command += ["--methods", "sunsal", "-o", str(folder), "--quiet"]
+    command += ["--seeds", "1", "--methods", "sunsal", "-o", str(folder), "--quiet"]
     assert main(command) == 0
     table = (folder / "benchmark.md").read_text()
     assert "| library: RMSE / SAD, brightness | SNR | hsunmix | sunsal |" in table
