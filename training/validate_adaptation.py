@@ -17,8 +17,8 @@ import torch
 
 from hsunmix import SemiBlindUnmixingPipeline, bundled_checkpoint
 from hsunmix.data import read_library
+from hsunmix.evaluation import add_noise, evaluate, interval_coverage
 from hsunmix.evaluation.benchmark import ReferenceScene, load_reference_scene, noise_name
-from hsunmix.evaluation.metrics import add_noise, evaluate
 from hsunmix.training import adapt_to_scene
 
 
@@ -31,8 +31,7 @@ def measure(
     truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
     scores = evaluate(out.endmembers[0], out.abundances[0], truth)
     lower, upper = (bound[0][:, :, scores["order"]] for bound in out.abundance_interval(0.9))
-    inside = (lower <= scene.abundances + 1e-6) & (scene.abundances - 1e-6 <= upper)
-    return scores["abundance_rmse"], float(inside.mean())
+    return scores["abundance_rmse"], interval_coverage(lower, upper, scene.abundances)["coverage"]
 
 
 def load(folder: str) -> SemiBlindUnmixingPipeline:

@@ -21,7 +21,7 @@ from ..data import SpectralLibrary, read_cube, read_library
 from ..physics import fcls, nnls, split_brightness
 from ..simulation import benchmark_scene
 from .memory import forget_peak, peak_memory
-from .metrics import add_noise, evaluate, perturb_endmembers, sparsification
+from .metrics import add_noise, evaluate, interval_coverage, perturb_endmembers, sparsification
 
 TRACKS = ("given", "perturbed", "blind")
 
@@ -224,7 +224,6 @@ def _score(
     refined = evaluate(out.endmembers[0], out.abundances[0], truth)
     coarse = evaluate(coarse_endmembers, out.coarse_abundances[0], truth)
     lower, upper = (bound[0][:, :, refined["order"]] for bound in out.abundance_interval(0.9))
-    inside = (lower <= scene.abundances + 1e-6) & (scene.abundances - 1e-6 <= upper)
     return Score(
         scene=scene.name,
         track=track,
@@ -235,11 +234,10 @@ def _score(
         refined_rmse=refined["abundance_rmse"],
         coarse_sad=coarse["sad"],
         refined_sad=refined["sad"],
-        coverage=float(inside.mean()),
-        interval=float(np.nanmean(upper - lower)),
         seconds=seconds,
         brightness=out.brightness_mode[0],
         peak_mb=peak_mb,
+        **interval_coverage(lower, upper, scene.abundances),
         **sparsification(
             out.abundances[0][:, :, refined["order"]],
             scene.abundances,

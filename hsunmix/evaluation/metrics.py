@@ -233,6 +233,26 @@ def sparsification(estimate: Any, reference: Any, uncertainty: Any, steps: int =
     return {"sparsification": curves[0], "sparsification_oracle": curves[1], "rank_correlation": correlation}
 
 
+def interval_coverage(lower: Any, upper: Any, reference: Any) -> dict[str, Any]:
+    """How often intervals hold the truth, and how wide they are for it (Gneiting et al., JRSS B 2007).
+
+    Args:
+        lower: (H, W, R) lower ends; NaN where there are no data.
+        upper: (H, W, R) upper ends.
+        reference: (H, W, R) abundances.
+
+    Returns:
+        `coverage`: share of the abundances that lie in their intervals; `interval`: mean width.
+
+    Raises:
+        ValueError: shapes that don't agree.
+    """
+    _same_shape(lower, reference)
+    _same_shape(upper, reference)
+    inside = (lower <= reference + 1e-6) & (reference - 1e-6 <= upper)
+    return {"coverage": float(inside.mean()), "interval": float(np.nanmean(upper - lower))}
+
+
 def add_noise(cube: Any, snr_db: float | None, seed: int = 0) -> np.ndarray:
     """White Gaussian noise at a signal-to-noise ratio defined on the mean power of the whole cube.
 

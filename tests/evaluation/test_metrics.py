@@ -9,6 +9,7 @@ from hsunmix.evaluation import (
     abundance_rmse,
     add_noise,
     evaluate,
+    interval_coverage,
     match_endmembers,
     mse,
     perturb_endmembers,
@@ -145,6 +146,17 @@ class TestAgainstTheReferenceDefinition:
             reference.perturb_endmembers(scene["endmembers"], 5, 7),
             atol=1e-12,
         )
+
+
+def test_interval_coverage():
+    reference = np.array([0.0, 0.2, 0.5, 1.0]).reshape(2, 2, 1)
+    lower = np.array([0.0, 0.3, 0.4, 0.9]).reshape(2, 2, 1)
+    found = interval_coverage(lower, lower + 0.2, reference)
+    assert found == {"coverage": 0.75, "interval": pytest.approx(0.2)}
+    lower[0, 0] = np.nan  # no data: not in its interval
+    assert interval_coverage(lower, lower + 0.2, reference) == {"coverage": 0.5, "interval": pytest.approx(0.2)}
+    with pytest.raises(ValueError):
+        interval_coverage(lower[:1], lower, reference)
 
 
 def test_sparsification_of_a_perfect_a_useless_and_a_wrong_ranking():
