@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 
 from ..models import HybridSTU, laplace_nll, spectral_angle_loss, unmixing_loss
 from ..models.layers import NOISE_SCHEDULE
-from ..physics import spectral_angle
+from ..physics import solve_nonnegative, spectral_angle
 from ..pipelines.chain import LEAST_PRIOR_STD
 
 Losses = dict[str, torch.Tensor]
@@ -142,9 +142,10 @@ def carried_sample(
 
 
 def consistent_maps(clean: torch.Tensor, std: torch.Tensor, data: dict, guidance_scale: float = 0.5) -> torch.Tensor:
-    """The sampler's A-step for a batch: abundance maps with their expected errors, pulled onto the data.
+    """The sampler's A-step for a batch, exactly: abundance maps with their expected errors, pulled onto the data.
 
-    Bounds are put on afterwards instead of in the solve, which makes it differentiable.
+    The support of the bounded solution is found first. No small change moves it, and on it the solution is linear in
+    data and prediction, which gives the gradient.
 
     Args:
         clean: (N, R, H, W) predicted abundances.
@@ -162,7 +163,12 @@ def consistent_maps(clean: torch.Tensor, std: torch.Tensor, data: dict, guidance
     precision = (brightness * (error.square() + LEAST_PRIOR_STD**2).sqrt()).square().reciprocal() / guidance_scale
     trust = precision / data["confidence"].double()[..., None]
     system = data["gram"].double()[:, None] + torch.diag_embed(trust)  # [N, P, R, R]
-    scaled = torch.linalg.solve(system, data["rhs"].double() + trust * brightness * abundances).clamp_min(0)
+    rhs, guess = data["rhs"].double() + trust * brightness * abundances, abundances > 0
+    with torch.no_grad():
+        bounded = solve_nonnegative(system.flatten(0, 1), rhs.flatten(0, 1), guess.flatten(0, 1))
+        support = (bounded > 0).view_as(rhs).to(rhs)
+    system = system * support[..., :, None] * support[..., None, :] + torch.diag_embed(1 - support)
+    scaled = torch.linalg.solve(system, rhs * support).clamp_min(0)
     maps = scaled / scaled.sum(-1, keepdim=True).clamp_min(1e-9)
     return maps.transpose(1, 2).unflatten(2, clean.shape[2:]).float()
 
