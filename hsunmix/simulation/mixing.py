@@ -1,4 +1,4 @@
-"""Forward models of simulated scenes: linear, bilinear, post-nonlinear, variable endmembers; brightness fields.
+"""Forward models of simulated scenes: linear, bilinear, post-nonlinear, variable endmembers; misfit; brightness.
 
 All on pixels as rows: abundances (N, R), endmembers (R, B), result (N, B) before brightness and noise.
 """
@@ -73,14 +73,44 @@ def variable_endmember_pixels(
     pixels = scaled @ endmembers
     position = torch.linspace(0.0, 1.0, num_bands, device=endmembers.device)
     amplitude = math.tan(math.radians(mean_degrees)) / math.sqrt(math.pi / 2.0)  # two fields: Rayleigh, mean 1.2533
-    length = endmembers.norm(dim=1, keepdim=True)
     for _ in range(2):
-        change = endmembers * random_curves(num_endmembers, position, draws, 0.2)
-        change = change - endmembers * ((change * endmembers).sum(1, keepdim=True) / length.square().clamp_min(1e-12))
-        change = change * (amplitude * length / change.norm(dim=1, keepdim=True).clamp_min(1e-12))
+        change = amplitude * _change_of_shape(endmembers, position, draws, 0.2)
         field = random_fields(num_endmembers, height, width, draws, draws.number(4.0, 12.0)).view(num_endmembers, -1).T
         pixels = torch.addmm(pixels, scaled * field.clamp(-2.5, 2.5), change)
     return pixels.clamp_min(0.0)
+
+
+def unexplained_pixels(
+    abundances: torch.Tensor, endmembers: torch.Tensor, height: int, width: int, draws: Draws
+) -> torch.Tensor:
+    """What no mixture of the endmembers explains in real pixels (N, B): to be added to those of `mix_pixels`.
+
+    Each endmember has two to four changes of shape, coarse or fine along the spectrum, by 0.3 to 4 degrees, whose
+    amplitudes are smooth or rough fields. In half of the scenes they lie outside of the span of the endmembers, as
+    where these are a mean of all that their material looks like; in the others a random share of what lies in it is
+    left.
+    """
+    num_endmembers, num_bands = endmembers.shape
+    position = torch.linspace(0.0, 1.0, num_bands, device=endmembers.device)
+    count = draws.integer(2, 4)
+    amplitude = math.tan(math.radians(draws.log_number(0.3, 4.0))) / math.sqrt(count)
+    pixels = torch.zeros(len(abundances), num_bands, device=endmembers.device)
+    for _ in range(count):
+        strength = amplitude * draws.uniform(0.0, 1.5, num_endmembers, 1)
+        change = strength * _change_of_shape(endmembers, position, draws, draws.log_number(0.03, 0.3))
+        field = random_fields(num_endmembers, height, width, draws, draws.log_number(0.6, 10.0))
+        pixels = torch.addmm(pixels, abundances * field.view(num_endmembers, -1).T.clamp(-2.5, 2.5), change)
+    outside = 1.0 if draws.chance(0.5) else draws.number(0.0, 1.0)
+    basis = torch.linalg.qr(endmembers.double().T)[0].to(pixels.dtype)  # [B, R]
+    return pixels - outside * (pixels @ basis) @ basis.T
+
+
+def _change_of_shape(endmembers: torch.Tensor, position: torch.Tensor, draws: Draws, length: float) -> torch.Tensor:
+    """Random changes (R, B) of endmembers, orthogonal to them and of their norm; `length` along positions (B,)."""
+    norm = endmembers.norm(dim=1, keepdim=True)
+    change = endmembers * random_curves(len(endmembers), position, draws, length)
+    change = change - endmembers * ((change * endmembers).sum(1, keepdim=True) / norm.square().clamp_min(1e-12))
+    return change * (norm / change.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
 
 def uniform_fields(

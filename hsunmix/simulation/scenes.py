@@ -16,7 +16,7 @@ from .abundances import cap_purity, random_abundances
 from .draws import Draws
 from .endmembers import choose_endmembers
 from .library import LibrarySpectra
-from .mixing import MIXING_MODELS, mix_pixels, random_brightness
+from .mixing import MIXING_MODELS, mix_pixels, random_brightness, unexplained_pixels
 from .noise import NOISE_KINDS, kill_pixels, random_noise
 from .sensors import Sensor, random_sensor
 
@@ -29,7 +29,7 @@ class Scene:
 
     Attributes:
         cube: (H, W, B) noisy reflectance.
-        clean: (H, W, B) without noise; brightness * abundances @ endmembers where `mixing` is "linear".
+        clean: (H, W, B) without noise; brightness * abundances @ endmembers where `mixing` is "linear" and `misfit` 0.
         endmembers: (R, B) reflectance, as mixed.
         abundances: (H, W, R) on the simplex.
         brightness: (H, W), 1 everywhere when fixed.
@@ -39,6 +39,7 @@ class Scene:
         names: R names of the endmembers.
         mixing: "linear", "bilinear", "postnonlinear" or "variable".
         snr_db: signal to noise ratio, 10 log10(mean(clean^2) / mean(noise^2)); inf without noise.
+        misfit: root mean square of what the mixing model does not explain over that of what it does.
     """
 
     cube: torch.Tensor
@@ -52,6 +53,7 @@ class Scene:
     names: list[str]
     mixing: str
     snr_db: float
+    misfit: float = 0.0
 
     def to(self, device: torch.device | str) -> Scene:
         """The scene with all its tensors on another device.
@@ -160,6 +162,7 @@ class SceneSimulator:
         brightness: Literal["fixed", "free"] | torch.Tensor | None = None,
         noise: str | None = None,
         dead_pixels: bool | None = None,
+        misfit: bool = False,
         endmembers: torch.Tensor | None = None,
         names: Sequence[str] | None = None,
     ) -> Scene:
@@ -179,6 +182,7 @@ class SceneSimulator:
             brightness: "fixed" (1 everywhere), "free" (a random field), or the field (H, W).
             noise: kind of noise, see `random_noise`.
             dead_pixels: whether some values are dead.
+            misfit: whether something is added that the mixing model does not explain, see `unexplained_pixels`.
             endmembers: (R, B) spectra to use; with `sensor` for their wavelengths, else these are None.
             names: names of the given endmembers.
 
@@ -212,7 +216,13 @@ class SceneSimulator:
         # 3. Clean pixels [N, B]: mixing model, then brightness
         model = mixing or draws.choice(list(self.mixing_probabilities), list(self.mixing_probabilities.values()))
         field = self._brightness(brightness, height, width, draws, maps)
-        clean = mix_pixels(maps, spectra, model, height, width, draws).mul_(field.view(-1, 1))
+        clean = mix_pixels(maps, spectra, model, height, width, draws)
+        size = 0.0
+        if misfit:
+            unexplained = unexplained_pixels(maps, spectra, height, width, draws)
+            size = float(unexplained.square().mean().sqrt() / clean.square().mean().sqrt())
+            clean = clean + unexplained
+        clean = clean.mul_(field.view(-1, 1))
 
         # 4. Noise [N, B]
         wanted = self.snr_db if snr_db == "random" else snr_db
@@ -240,6 +250,7 @@ class SceneSimulator:
             names=labels,
             mixing=model,
             snr_db=ratio,
+            misfit=size,
         )
 
     def _given_endmembers(

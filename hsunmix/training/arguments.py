@@ -24,6 +24,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--given_fraction", type=float, default=0.4, help="share of scenes whose endmembers are known exactly")
     add("--extracted_fraction", type=float, default=0.2, help="share of scenes whose endmembers are extracted")
     add("--corrected_fraction", type=float, default=0.0, help="share of these that are as near as the pipeline's own")
+    add("--misfit_fraction", type=float, default=0.0, help="share of quiet scenes that no mixture explains wholly")
     add("--plain_fraction", type=float, default=0.4, help="share of scenes of sharp regions that have no texture")
     add("--train_batch_size", type=int, default=4, help="scenes per process and step")
     add("--echoes", type=int, default=1, help="steps on every batch, each flipped or turned differently (Choi, 2019)")

@@ -6,6 +6,7 @@ sees the same stream.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from .real_maps import RealMaps
 
 _IMAGES = ("cube", "evidence", "refined_evidence", "abundances")  # of a batch, [N, ..., H, W]
 _PIXELS = ("rhs", "confidence", "brightness")  # of a batch, [N, H * W, ...]
+_QUIET = (22.0, 55.0)  # dB; of scenes with misfit, which more noise would hide
+_EXTRACTED = (0.008, 0.12)  # radians; how near the endmembers are that the pipeline extracts from such scenes
 
 
 def load_libraries(paths: Sequence[str], held_out: bool = False) -> list[LibrarySpectra]:
@@ -64,6 +67,8 @@ class ExampleConfig:
         max_contamination: largest share of foreign materials in an endmember, as extraction leaves it.
         no_wavelengths_fraction: share of batches without wavelengths.
         real_maps_fraction: share of scenes mixed from the maps of real scenes, where there are any.
+        misfit_fraction: share of batches whose scenes have little noise, and something in them that no mixture
+            explains, as real scenes have; corrected endmembers there are off by less than half a degree to 7 degrees.
         labelled_fraction: share of batches that are patches of labelled scenes, where there are any.
         refined: also the evidence of refined endmembers, which only ResUNet2D asks for.
     """
@@ -78,6 +83,7 @@ class ExampleConfig:
     max_contamination: float = 0.2
     no_wavelengths_fraction: float = 0.2
     real_maps_fraction: float = 0.3
+    misfit_fraction: float = 0.0
     labelled_fraction: float = 0.5
     refined: bool = True
 
@@ -132,12 +138,15 @@ class SimulatedExamples(Dataset):
         low, high = config.num_endmembers
         count = int(torch.randint(low, high + 1, (), generator=generator))
         sensor = random_sensor(generator)
+        kind: dict[str, Any] = {}
+        if config.misfit_fraction and torch.rand((), generator=generator) < config.misfit_fraction:
+            kind = {"misfit": True, "snr_db": _QUIET}
         scenes = []
         for _ in range(config.batch_size):
             fixed: dict[str, Any] = {"num_endmembers": count, "height": config.size, "width": config.size}
             if self.real_maps is not None and torch.rand((), generator=generator) < config.real_maps_fraction:
                 fixed = self.real_maps.draw(count, config.size, generator) or fixed
-            scenes.append(self.simulator(generator, sensor=sensor, **fixed))
+            scenes.append(self.simulator(generator, sensor=sensor, **kind, **fixed))
         return scenes, sensor.wavelengths.float()
 
 
@@ -211,7 +220,12 @@ def make_example(
     elif extracted:
         coarse = extract_like(pixels, truth, generator)
         if config.corrected_fraction and torch.rand((), generator=generator) < config.corrected_fraction:
-            coarse = truth + (0.2 + 0.8 * torch.rand((), generator=generator)) * (coarse - truth)
+            share = 0.2 + 0.8 * torch.rand((), generator=generator)
+            if scene.misfit:
+                low, high = (math.log(angle) for angle in _EXTRACTED)
+                wanted = (low + (high - low) * torch.rand((), generator=generator)).exp()
+                share = (wanted / spectral_angle(coarse, truth).mean().clamp_min(1e-6)).clamp_max(1)
+            coarse = truth + share * (coarse - truth)
     else:
         coarse = spoil_endmembers(truth, generator, config)
     if counted:  # as the pipeline does where brightness is free

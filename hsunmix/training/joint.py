@@ -102,13 +102,15 @@ class JointModel(nn.Module):
         return torch.where(batch["fixed"][:, None, None], start, endmembers)
 
 
-def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
+def joint_loss(model: nn.Module, batch: dict, num_steps: int, relative: bool = False) -> Losses:
     """Losses on abundances, spectra and reconstruction after every step of the unrolled sampler.
 
     Args:
         model: `JointModel`.
         batch: of `SimulatedExamples`.
         num_steps: denoising steps that the gradient runs through.
+        relative: the squared error of the maps of every scene counts by its logarithm, so that scenes of little noise,
+            whose errors are small, count as much as others.
 
     Returns:
         Scalars by name; `loss` is minimised.
@@ -122,7 +124,11 @@ def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
         for clean, log_std, abundances, lines, lines_log_std, endmembers in steps:
             error, line_error = clean - (2 * truth - 1), lines - target
             rebuilt = torch.einsum("nrhw,nrb->nhwb", abundances, endmembers)
-            maps_loss = laplace_nll(error, log_std) + error.square().mean() + 4 * (abundances - truth).square().mean()
+            if relative:
+                size = 0.05 * _log_square(error / 2) + 0.2 * _log_square(abundances - truth)
+            else:
+                size = error.square().mean() + 4 * (abundances - truth).square().mean()
+            maps_loss = laplace_nll(error, log_std) + size
             free = ~batch["fixed"]
             spectra_loss = 0.5 * spectral_angle_loss(endmembers, batch["endmembers"])
             if free.any():
@@ -137,6 +143,11 @@ def joint_loss(model: nn.Module, batch: dict, num_steps: int) -> Losses:
         "sad": spectral_angle_loss(endmembers, batch["endmembers"]),
         "coarse_sad": spectral_angle_loss(conditions[0], batch["endmembers"]),
     }
+
+
+def _log_square(error: torch.Tensor) -> torch.Tensor:
+    """Mean over the scenes of the logarithm of their mean squares."""
+    return (error.square().flatten(1).mean(1) + 3e-6).log().mean()
 
 
 def gather_batch(batch: dict, endmembers: torch.Tensor, std: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -140,6 +140,7 @@ def _example_config(args: argparse.Namespace, batch_size: int) -> ExampleConfig:
         given_fraction=args.given_fraction,
         extracted_fraction=args.extracted_fraction,
         corrected_fraction=args.corrected_fraction,
+        misfit_fraction=args.misfit_fraction,
         labelled_fraction=args.labelled_fraction,
         refined=args.refined,
     )

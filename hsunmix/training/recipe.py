@@ -198,7 +198,9 @@ def stage_command(
     for name, value in options.items():
         if name in _NETWORKS:
             value = output_dir / str(value)
-        if value != []:
+        if value is True:
+            words.append(f"--{name}")
+        elif value != []:
             words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return words
 

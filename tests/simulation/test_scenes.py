@@ -19,7 +19,7 @@ from hsunmix.simulation import (
     preset_sensor,
 )
 from hsunmix.simulation.draws import Draws
-from hsunmix.simulation.mixing import random_brightness
+from hsunmix.simulation.mixing import random_brightness, unexplained_pixels
 
 SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 
@@ -331,6 +331,34 @@ def test_variable_endmembers_turn_by_two_degrees_on_average():
         scale = scene.clean @ endmembers[0] / endmembers[0].square().sum()
         assert scale.min() > 0.749 and scale.max() < 1.251
     assert sum(turns) / len(turns) == pytest.approx(2.0, abs=0.25)
+
+
+def test_what_no_mixture_explains_is_small_and_in_half_of_the_scenes_outside_of_the_span():
+    wavelengths = torch.linspace(400, 2500, 120)
+    spectra = parametric_spectra(4, wavelengths, generator(3))
+    basis = torch.linalg.qr(spectra.double().T)[0]
+    abundances = torch.rand(24 * 24, 4, generator=generator(4)).softmax(1)
+    explained = (abundances @ spectra).norm()
+    sizes, inside = [], []
+    for seed in range(40):
+        pixels = unexplained_pixels(abundances, spectra, 24, 24, Draws(generator(seed)))
+        sizes.append(math.degrees(math.atan(float(pixels.norm() / explained))))
+        inside.append(float((pixels.double() @ basis).norm() / pixels.norm()))
+    assert 0.05 < min(sizes) < 0.3 and 1 < max(sizes) < 4
+    outside = sum(share < 1e-4 for share in inside)
+    assert 10 <= outside <= 30 and max(inside) > 0.2
+
+
+def test_misfit_is_part_of_the_clean_scene_and_known(library):
+    simulator = SceneSimulator([library], height=16, width=16)
+    plain = simulator(generator(5), mixing="linear", snr_db=None)
+    scene = simulator(generator(5), mixing="linear", snr_db=None, misfit=True)
+    assert plain.misfit == 0 and 0 < scene.misfit < 0.1
+    explained = scene.brightness[..., None] * (scene.abundances @ scene.endmembers)
+    rest = (scene.clean - explained) / scene.brightness[..., None]
+    size = rest.square().mean().sqrt() / (explained / scene.brightness[..., None]).square().mean().sqrt()
+    assert float(size) == pytest.approx(scene.misfit, rel=1e-2)
+    torch.testing.assert_close(plain.endmembers, scene.endmembers)
 
 
 def test_benchmark_errors():

@@ -1,5 +1,6 @@
 """Examples and losses: what the networks are shown is what the pipeline shows them."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -69,6 +70,20 @@ def test_gradient_of_the_consistency_holds_where_bounds_are_active(batch):
     direction = gradient.detach() / gradient.norm()
     change = error(clean + 0.005 * direction) - error(clean - 0.005 * direction)
     assert float(change.detach()) == pytest.approx(0.01 * float(gradient.norm()), rel=0.1)
+
+
+def test_quiet_scenes_with_misfit():
+    sizes = {"batch_size": 2, "size": 16, "num_endmembers": (3, 3), "given_fraction": 0.0, "extracted_fraction": 1.0}
+    config = ExampleConfig(**sizes, corrected_fraction=1.0, misfit_fraction=1.0)
+    stream = SimulatedExamples(SceneSimulator(None, num_bands=(40, 60)), config, 3, 20)
+    batches = [stream[i] for i in range(6)]
+    angles = torch.cat(
+        [spectral_angle(one["coarse_endmembers"], one["endmembers"]).mean(1) for one in batches]
+    )  # [scenes]
+    assert (angles < 0.13).all() and angles.min() < 0.03
+    misfit = torch.stack([one["evidence"][:, :, 3].mean() for one in batches])
+    usual = SimulatedExamples(SceneSimulator(None, num_bands=(40, 60)), replace(config, misfit_fraction=0.0), 3, 20)
+    assert misfit.mean() > torch.stack([usual[i]["evidence"][:, :, 3].mean() for i in range(6)]).mean() + 0.1
 
 
 @pytest.mark.parametrize("turn", range(1, 8))

@@ -17,7 +17,7 @@ from hsunmix.cli.main import main
 from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
 from hsunmix.training import assemble
 from hsunmix.training.loop import _batches
-from hsunmix.training.recipe import load_recipe
+from hsunmix.training.recipe import load_recipe, stage_command
 
 TRAINING = Path(__file__).parents[2] / "training"
 SMALL = "--size 12 --max_endmembers 3 --train_batch_size 1 --dataloader_num_workers 0 --validation_batches 1".split()
@@ -85,6 +85,27 @@ def test_joint_training_changes_all_three_networks(trained):
         stagewise = network.from_pretrained(trained / before[network]).state_dict()
         assert all(torch.isfinite(value).all() for value in joint.values())
         assert any(not torch.equal(joint[name], stagewise[name]) for name in joint)
+
+
+def test_joint_training_of_one_network_leaves_the_others(trained, tmp_path):
+    stages = {"encoder": "encoder", "unet": "maps", "endmember_unet": "spectra"}
+    networks = [word for name, stage in stages.items() for word in (f"--{name}", trained / stage)]
+    options = ["--train", "unet", "--misfit_fraction", "0.5", "--relative_loss", "--max_train_steps", "3"]
+    launch("train_joint.py", tmp_path, *networks, *options, "--lr_warmup_steps", "0")
+    for kind, name in ((HybridSTU, "encoder"), (ResUNet2D, "unet"), (ResUNet1D, "endmember_unet")):
+        before = kind.from_pretrained(trained / stages[name]).state_dict()
+        after = kind.from_pretrained(tmp_path / name).state_dict()
+        assert (name != "unet") == all(torch.equal(after[key], before[key]) for key in before)
+    assert all(np.isfinite(value) for value in validation(tmp_path)[-1].values())
+
+
+def test_options_of_a_stage_become_those_of_its_script(tmp_path):
+    stage = {"name": "x", "script": "joint", "train": ["unet"], "relative_loss": True, "unet": "maps", "size": 12}
+    words = stage_command(stage, [], [], tmp_path, 1, None, 0)
+    for option in (["--train", "unet"], ["--relative_loss"], ["--unet", str(tmp_path / "maps")], ["--size", "12"]):
+        start = words.index(option[0])
+        assert words[start : start + len(option)] == option
+    assert "True" not in words
 
 
 def test_recipe_leaves_a_pipeline_with_its_facts_and_scores(trained):
