@@ -58,8 +58,8 @@ def extract_endmembers(
         approximate: (k, B) spectra of k <= R of the endmembers, a few degrees off; needs the method "auto".
 
     Returns:
-        The endmembers and how they are scaled. The first k endmembers are the approximate ones,
-        corrected, in the scale in which they were given.
+        The endmembers and how they are scaled. The first k are the approximate ones, corrected, in the scale in which
+        they were given.
 
     Raises:
         ValueError: if shapes do not fit, too few pixels or bands are left, or `method` is unknown.

@@ -10,6 +10,7 @@ from .consistency import (
     nnls,
     normal_equations,
     solve_nonnegative,
+    solve_on_support,
 )
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
@@ -48,6 +49,7 @@ __all__ = [
     "scatter",
     "smooth_error",
     "solve_nonnegative",
+    "solve_on_support",
     "spectral_angle",
     "split_brightness",
     "unit_rows",

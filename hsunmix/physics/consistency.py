@@ -169,7 +169,7 @@ def _pivot(gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor, max_iterat
     todo = torch.arange(num_pixels, device=h.device)
     for _ in range(max_iterations):
         system = g if g.ndim == 2 else g[todo]
-        x[todo] = _solve_on_support(system, h[todo], free[todo])
+        x[todo] = solve_on_support(system, h[todo], free[todo])
         dual = (system @ x[todo][..., None]).squeeze(-1) - h[todo]
         wrong = torch.where(free[todo], x[todo] < -tolerance[todo], dual < -tolerance[todo])
         count = wrong.sum(1)
@@ -188,18 +188,29 @@ def _pivot(gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor, max_iterat
     return x.clamp_min(0) * scale
 
 
-def _solve_on_support(g: torch.Tensor, h: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
-    """Least squares on the free variables of every row; the others are zero."""
-    if g.ndim == 3:
-        mask = free.to(g.dtype)
-        system = g * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
-        return torch.linalg.solve(system, h * mask)
+def solve_on_support(gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """Solve `G x = h` on the free variables of every row, the others being zero.
+
+    Unlike that of `solve_nonnegative`, whose free variables this takes, the solution has a gradient.
+
+    Args:
+        gram: (R, R), shared by all rows, or (N, R, R), one for each.
+        rhs: (N, R).
+        free: (N, R) bool.
+
+    Returns:
+        (N, R).
+    """
+    if gram.ndim == 3:
+        mask = free.to(gram.dtype)
+        system = gram * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
+        return torch.linalg.solve(system, rhs * mask)
     bits = 2 ** torch.arange(free.shape[1], device=free.device)
     _, first, which = _unique_rows((free * bits).sum(1))
-    mask = free[first].to(g.dtype)  # [U, R]
-    system = g * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
+    mask = free[first].to(gram.dtype)  # [U, R]
+    system = gram * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1 - mask)
     inverse = torch.linalg.inv(system) * mask[:, :, None] * mask[:, None, :]
-    return torch.einsum("nij,nj->ni", inverse[which], h)
+    return torch.einsum("nij,nj->ni", inverse[which], rhs)
 
 
 def _unique_rows(code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

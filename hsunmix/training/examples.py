@@ -6,7 +6,6 @@ sees the same stream.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -222,8 +221,8 @@ def make_example(
         if config.corrected_fraction and torch.rand((), generator=generator) < config.corrected_fraction:
             share = 0.2 + 0.8 * torch.rand((), generator=generator)
             if scene.misfit:
-                low, high = (math.log(angle) for angle in _EXTRACTED)
-                wanted = (low + (high - low) * torch.rand((), generator=generator)).exp()
+                nearest, farthest = _EXTRACTED
+                wanted = nearest * (farthest / nearest) ** torch.rand((), generator=generator)
                 share = (wanted / spectral_angle(coarse, truth).mean().clamp_min(1e-6)).clamp_max(1)
             coarse = truth + share * (coarse - truth)
     else:

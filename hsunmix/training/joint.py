@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..hub import NETWORKS
 from ..models import HybridSTU, ResUNet1D, ResUNet2D, laplace_nll, spectral_angle_loss
 from ..models.layers import schedule_at
 from ..physics import anchor_brightness, gather_evidence, normal_equations
@@ -51,7 +52,7 @@ class JointModel(nn.Module):
         Args:
             folder: made where it doesn't exist.
         """
-        for name in ("encoder", "unet", "endmember_unet"):
+        for name in NETWORKS:
             getattr(self, name).save_pretrained(str(Path(folder) / name))
 
     def forward(self, batch: dict, num_steps: int) -> list[tuple[torch.Tensor, ...]]:

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 
 from ..models import HybridSTU, laplace_nll, spectral_angle_loss, unmixing_loss
 from ..models.layers import NOISE_SCHEDULE
-from ..physics import solve_nonnegative, spectral_angle
+from ..physics import solve_nonnegative, solve_on_support, spectral_angle
 from ..pipelines.chain import LEAST_PRIOR_STD
 
 Losses = dict[str, torch.Tensor]
@@ -162,13 +162,11 @@ def consistent_maps(clean: torch.Tensor, std: torch.Tensor, data: dict, guidance
     abundances = abundances / abundances.sum(-1, keepdim=True).clamp_min(1e-6)
     precision = (brightness * (error.square() + LEAST_PRIOR_STD**2).sqrt()).square().reciprocal() / guidance_scale
     trust = precision / data["confidence"].double()[..., None]
-    system = data["gram"].double()[:, None] + torch.diag_embed(trust)  # [N, P, R, R]
-    rhs, guess = data["rhs"].double() + trust * brightness * abundances, abundances > 0
+    system = (data["gram"].double()[:, None] + torch.diag_embed(trust)).flatten(0, 1)  # [N * P, R, R]
+    rhs = (data["rhs"].double() + trust * brightness * abundances).flatten(0, 1)  # [N * P, R]
     with torch.no_grad():
-        bounded = solve_nonnegative(system.flatten(0, 1), rhs.flatten(0, 1), guess.flatten(0, 1))
-        support = (bounded > 0).view_as(rhs).to(rhs)
-    system = system * support[..., :, None] * support[..., None, :] + torch.diag_embed(1 - support)
-    scaled = torch.linalg.solve(system, rhs * support).clamp_min(0)
+        support = solve_nonnegative(system, rhs, free=abundances.flatten(0, 1) > 0) > 0
+    scaled = solve_on_support(system, rhs, support).clamp_min(0).view_as(abundances)
     maps = scaled / scaled.sum(-1, keepdim=True).clamp_min(1e-9)
     return maps.transpose(1, 2).unflatten(2, clean.shape[2:]).float()
 

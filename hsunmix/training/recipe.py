@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from ..environment import child_environment
+from ..hub import NETWORKS
 from ..visualization import plot_validation
 from ..visualization.report import save_figure
 from .assemble import assemble
@@ -36,7 +37,7 @@ from .scripts import SCRIPTS
 from .validation import as_markdown, validate, validation_scenes
 
 CONFIGS = Path(__file__).parent / "configs"
-_NETWORKS = ("encoder", "unet", "endmember_unet", "init_from")
+_TRAINED = (*NETWORKS, "init_from")  # options that name a trained network
 
 
 @dataclass
@@ -84,13 +85,13 @@ def load_recipe(config: str | Path) -> Recipe:
         label = f"Stage {stage.get('name')!r} of {path.name}"
         if not stage.get("name") or stage.get("script") not in SCRIPTS:
             raise ValueError(f"{label} needs a `name` and a `script` out of {', '.join(SCRIPTS)}.")
-        for option in _NETWORKS:
+        for option in _TRAINED:
             if option in stage and str(stage[option]).split("/")[0] not in trained:
                 raise ValueError(f"{label}: `{option}` is {stage[option]!r}, which no earlier stage trains.")
         trained.add(stage["name"])
     for name, parts in content["pipelines"].items():
         unknown = [one for part in parts.values() for one in _listed(part) if one.split("/")[0] not in trained]
-        if set(parts) != {"encoder", "unet", "endmember_unet"} or unknown:
+        if set(parts) != set(NETWORKS) or unknown:
             raise ValueError(f"Pipeline {name!r} of {path.name} must name a stage for each of the three networks.")
     return Recipe(path.stem, stages, content["pipelines"], int(content.get("validation_scenes", 4)))
 
@@ -196,7 +197,7 @@ def stage_command(
     words = [sys.executable, *launch, "-m", "hsunmix.training", options.pop("script")]
     options.pop("name")
     for name, value in options.items():
-        if name in _NETWORKS:
+        if name in _TRAINED:
             value = output_dir / str(value)
         if value is True:
             words.append(f"--{name}")

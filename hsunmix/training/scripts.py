@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..hub import NETWORKS
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
 from .arguments import argument_parser
 from .assemble import Network
@@ -65,11 +66,8 @@ def train_joint(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the trained HybridSTU")
     parser.add_argument("--unet", type=Path, required=True, help="folder of the trained ResUNet2D")
     parser.add_argument("--unrolled_steps", type=int, default=2, help="denoising steps that the gradient runs through")
-    names = ("encoder", "unet", "endmember_unet")
-    parser.add_argument("--train", nargs="+", choices=names, default=names, help="networks that change (default: all)")
-    parser.add_argument(
-        "--relative_loss", action="store_true", help="the error of every scene counts by its logarithm"
-    )
+    parser.add_argument("--train", nargs="+", choices=NETWORKS, default=NETWORKS, help="networks that change")
+    parser.add_argument("--relative_loss", action="store_true", help="errors of a scene count by their logarithm")
     parser.set_defaults(
         learning_rate=1e-4, train_batch_size=2, refined=False, extracted_fraction=0.35, corrected_fraction=0.75
     )
@@ -83,7 +81,7 @@ def train_joint(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     model = JointModel.from_pretrained(args.encoder, args.unet, args.endmember_unet)
     args.endmember_unet = None  # it runs inside the loss
-    for name in set(names) - set(args.train):
+    for name in set(NETWORKS) - set(args.train):
         getattr(model, name).requires_grad_(False)
     train(args, model, partial(joint_loss, num_steps=args.unrolled_steps, relative=args.relative_loss))
 
