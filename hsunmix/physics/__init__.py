@@ -15,7 +15,14 @@ from .consistency import (
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise
-from .nonlinear import MIXING_MODELS, LinearPart, choose_mixing_model, linear_part
+from .nonlinear import (
+    MIXING_MODELS,
+    LinearPart,
+    choose_mixing_model,
+    interactions_possible,
+    interactions_remain,
+    linear_part,
+)
 from .shared_errors import fit_leak, leaked_abundances, smooth_error
 from .simplex import project_simplex, split_brightness
 
@@ -38,6 +45,8 @@ __all__ = [
     "fcls",
     "fit_leak",
     "gather_evidence",
+    "interactions_possible",
+    "interactions_remain",
     "leaked_abundances",
     "linear_part",
     "mix_bilinear",

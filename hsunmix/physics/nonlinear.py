@@ -7,6 +7,7 @@ endmembers: `variability`.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,10 @@ _STEADY, _CHANGE = 0.06, 0.015
 # leaves no more than so much. Where nothing is scattered it takes .003 at most from 16 scenes of exact spectra.
 _GAIN, _EXPLAINED = 0.005, 0.01
 _ACCIDENT = 10.0  # standard deviations of what it takes by accident: for each band, and the root of the pixels
+# With endmembers of its own for either model, and what has fitted noise taken off, linear scenes show none; for each
+# pair of materials.
+_ACCIDENT_EXTRACTED, _NEARLY_EXPLAINED = 4.0, 0.05
+_PROBE = 0.1  # noise added to see what is fitted of it, in units of the noise
 _MOST_INTERACTING = 10  # endmembers; for each pair of more, in each pixel, there is an unknown
 _ROUNDS = 4  # from nothing; the second already comes near
 _PIXELS_AT_ONCE = 2048
@@ -129,8 +134,8 @@ def choose_mixing_model(
     Endmembers vary where a brightness that varies gets as good as constant if they may, which it doesn't if
     illumination varies from pixel to pixel, and where their shape varies too, which it doesn't if illumination varies
     smoothly. Two materials have scattered light where the residual falls to the noise with that counted; it is looked
-    for only with known spectra, since extracted ones hide it. The post-nonlinear model is never chosen: it explains
-    whatever brightens with the pixel.
+    for only with known spectra, since extracted ones hide it (`interactions_remain` unveils it). The post-nonlinear
+    model is never chosen: it explains whatever brightens with the pixel.
 
     Args:
         pixels: (N, B) spectra.
@@ -156,8 +161,68 @@ def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Ten
     return constant.change > _CHANGE and brightness_level(constant.pixels, endmembers, noise_std)[2] < _STEADY
 
 
+def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
+    """Could light that two materials have scattered hide behind extracted endmembers?
+
+    Under constant brightness, and if with interactions counted hardly anything but noise is left.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) extracted from them, in the scale in which abundances sum to one.
+        noise_std: (B,) sensor noise.
+    """
+    if len(endmembers) > _MOST_INTERACTING or brightness_model(pixels, endmembers, noise_std).mode == "free":
+        return False
+    return _unexplained(pixels, endmembers, noise_std, "bilinear") < _NEARLY_EXPLAINED
+
+
+def interactions_remain(
+    pixels: torch.Tensor, endmembers: torch.Tensor, of_linear_part: torch.Tensor, noise_std: torch.Tensor
+) -> bool:
+    """Does a bilinear mixture explain more than a linear one, if each has its own endmembers?
+
+    Those that are extracted from bilinear mixtures take up a part of the interactions. Extracted again from the pixels
+    without these they are nearer to the materials and explain more; in linear scenes, less. The linear mixture takes
+    the better of the two sets, so that the luck of an extraction doesn't count.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) extracted from them, in the scale in which abundances sum to one.
+        of_linear_part: (R, B) extracted from what `linear_part` leaves of them with `endmembers`, in that scale.
+        noise_std: (B,) sensor noise.
+    """
+    linear = min(_unexplained(pixels, one, noise_std, "linear") for one in (endmembers, of_linear_part))
+    bilinear = _unexplained(pixels, of_linear_part, noise_std, "bilinear")
+    count = len(endmembers)
+    accident = _ACCIDENT_EXTRACTED * math.comb(count, 2) ** 0.5 / (len(noise_std) * len(_some(pixels)) ** 0.5)
+    return bilinear < _EXPLAINED and linear - bilinear > accident
+
+
+def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, mixing_model: str) -> float:
+    """Mean square of what a model can't explain, in units of the noise, whatever part of the noise it has fitted.
+
+    For fitted spectra f with the Jacobian H, E |y - f|^2 = |bias|^2 + |(1 - H) noise|^2; what H does to noise is
+    measured with a little more of it, as in Monte Carlo SURE (Ramani et al., IEEE TIP 2008).
+    """
+    some = _some(pixels)
+    light = brightness_model(some, endmembers, noise_std)
+    everywhere = torch.ones(1, len(some), dtype=torch.bool, device=some.device)
+
+    def fitted(spectra: torch.Tensor) -> torch.Tensor:
+        linear = linear_part(
+            spectra, endmembers, noise_std, mixing_model, everywhere, light.level, light.precision
+        ).pixels
+        return spectra - linear + nnls(linear, endmembers, noise_std).to(linear.dtype) @ endmembers
+
+    probe = torch.randn(some.shape, generator=torch.Generator().manual_seed(0), dtype=some.dtype).to(some.device)
+    plain = fitted(some)
+    moved = (fitted(some + _PROBE * noise_std * probe) - plain) / (_PROBE * noise_std)
+    left = (some - plain) / noise_std
+    return float(left.square().mean() - 1 + 2 * (moved * probe).mean() - moved.square().mean())
+
+
 def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
-    some = pixels[:: max(1, len(pixels) // _PIXELS_AT_ONCE)]
+    some = _some(pixels)
     light = brightness_model(some, endmembers, noise_std, exact=True)
     everywhere = torch.ones(1, len(some), dtype=torch.bool, device=some.device)
     linear = linear_part(some, endmembers, noise_std, "bilinear", everywhere, light.level, light.precision).pixels
@@ -170,6 +235,10 @@ def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.
     before, after = excess(some), excess(linear)
     accident = _ACCIDENT / (len(noise_std) * len(some) ** 0.5)
     return after < _EXPLAINED * (1 + before) and before - after > _GAIN + accident
+
+
+def _some(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels[:: max(1, len(pixels) // _PIXELS_AT_ONCE)]
 
 
 def _interactions(

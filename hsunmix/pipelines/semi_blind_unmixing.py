@@ -166,8 +166,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 two materials of a pixel have scattered; "postnonlinear", the polynomial post-nonlinear model of
                 Altmann et al. (2012); "variable", for endmembers whose scale and shape change over the scene; or
                 "auto": variable where that explains a brightness that varies, bilinear where that explains what a
-                linear mixture of exact or library spectra leaves, else linear, and linear wherever `brightness` is not
-                "auto". What each pixel has beyond a linear mixture is estimated and taken out.
+                linear mixture leaves, else linear, and linear wherever `brightness` is not "auto". What each pixel has
+                beyond a linear mixture is estimated and taken out.
             ensemble_size: number of chains, with noise and extracted endmembers of their own, that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.

@@ -15,7 +15,14 @@ from ..endmembers import (
     number_probabilities,
     select_from_library,
 )
-from ..physics import brightness_fit, choose_mixing_model, linear_part, spectral_angle
+from ..physics import (
+    brightness_fit,
+    choose_mixing_model,
+    interactions_possible,
+    interactions_remain,
+    linear_part,
+    spectral_angle,
+)
 from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
@@ -130,18 +137,21 @@ def start_endmembers(
             "`fixed_endmembers` or a larger cube."
         )
     else:
-        starts, spread, method = _extract(cube, count, given, ensemble_size, generator)
-        first = starts[0]
-        natural = _natural_scale(cube, first) if given is None and mixing_model in ("auto", "variable") else first
-        mixing_model = _decided(mixing_model, cube, natural)
-        if mixing_model != "linear":
-            first = natural if mixing_model == "variable" else first
-            linear = linear_part(cube.pixels, first, cube.noise_std, mixing_model, cube.valid).pixels
-            again = replace(cube, pixels=linear)
-            starts, spread, method = _extract(again, count, given, ensemble_size, generator)
-            if given is None:  # in the order of the first time, which is that of the linear model
-                order = match_endmembers(first, starts[0])
-                starts, spread = starts[:, order], spread[order]
+        found = _extract(cube, count, given, ensemble_size, generator)
+        first = found[0][0]
+        natural = _natural_scale(cube, first) if given is None and mixing_model != "linear" else first
+        decided = _decided(mixing_model, cube, natural)
+        if decided != "linear":
+            found = _extract_linear_part(cube, natural, decided, given, ensemble_size, generator)
+        elif mixing_model == "auto" and interactions_possible(cube.pixels, natural, cube.noise_std):
+            fork = None if generator is None else generator.clone_state()  # an attempt in vain changes nothing else
+            own = _extract_linear_part(cube, natural, "bilinear", given, ensemble_size, fork)
+            scaled = _natural_scale(cube, own[0][0]) if given is None else own[0][0]
+            if interactions_remain(cube.pixels, natural, scaled, cube.noise_std):
+                decided, found = "bilinear", own
+                if generator is not None and fork is not None:
+                    generator.set_state(fork.get_state())
+        mixing_model, (starts, spread, method) = decided, found
         extracted, error = True, None if given is None else spread
         source = f"mostly by {method.replace('_', ' ')}{guessed}"
         if given is None:
@@ -201,6 +211,23 @@ def _extract(
             rest = rest[match_endmembers(best[known:], rest)]
         sets.append(torch.cat([one[:known], rest]))
     return torch.stack(sets), found[0].spread, found[0].method
+
+
+def _extract_linear_part(
+    cube: PreparedCube,
+    endmembers: torch.Tensor,
+    mixing_model: str,
+    given: torch.Tensor | None,
+    ensemble_size: int,
+    generator: torch.Generator | None,
+) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """As `_extract`, from what a mixing model with these endmembers (R, K) leaves, and in their order."""
+    linear = linear_part(cube.pixels, endmembers, cube.noise_std, mixing_model, cube.valid).pixels
+    starts, spread, method = _extract(replace(cube, pixels=linear), len(endmembers), given, ensemble_size, generator)
+    if given is None:
+        order = match_endmembers(endmembers, starts[0])
+        starts, spread = starts[:, order], spread[order]
+    return starts, spread, method
 
 
 def _natural_scale(cube: PreparedCube, endmembers: torch.Tensor) -> torch.Tensor:

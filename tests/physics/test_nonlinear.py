@@ -7,6 +7,8 @@ from hsunmix.physics import (
     MIXING_MODELS,
     choose_mixing_model,
     fcls,
+    interactions_possible,
+    interactions_remain,
     linear_part,
     mix_bilinear,
     mix_linear,
@@ -110,3 +112,31 @@ def test_wrong_spectra_are_no_scattering():
     bent = endmembers * (1 + 0.05 * torch.sin(torch.linspace(0, 9, 60) + torch.arange(4.0)[:, None]))
     noise, valid = torch.full((60,), NOISE), torch.ones(1, 2000, dtype=torch.bool)
     assert choose_mixing_model(pixels, bent, noise, valid, known=True) == "linear"
+
+
+def refitted(pixels, endmembers):
+    """The endmembers that explain pixels best as linear mixtures with the abundances that these have."""
+    return torch.linalg.lstsq(fcls(pixels, endmembers), pixels).solution
+
+
+def test_scattering_shows_once_each_model_has_its_own_spectra():
+    """Spectra fitted to bilinear mixtures take up most of the interactions; in linear scenes nothing fits better."""
+    pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000)
+    noise = torch.full((60,), NOISE)
+    assert interactions_possible(pixels, endmembers, noise)
+    assert interactions_remain(pixels, refitted(pixels, endmembers), endmembers, noise)
+    steady = noisy(linear)
+    for own in (endmembers, refitted(steady, endmembers), refitted(solve(steady, endmembers, "bilinear"), endmembers)):
+        assert not interactions_remain(steady, endmembers, own, noise)
+    # the luck of an extraction is no scattering: the linear mixture may take the other set too
+    assert not interactions_remain(steady, refitted(pixels, endmembers), endmembers, noise)
+
+
+def test_scattering_is_not_looked_for_where_it_could_not_be_told():
+    pixels, _, endmembers, _ = scene("bilinear", num_pixels=2000)
+    noise = torch.full((60,), NOISE)
+    uneven = pixels * (0.6 + 0.8 * torch.rand(2000, 1, generator=torch.Generator().manual_seed(1)))
+    assert not interactions_possible(uneven, endmembers, noise)
+    bent = endmembers * (1 + 0.05 * torch.sin(torch.linspace(0, 9, 60) + torch.arange(4.0)[:, None]))
+    assert not interactions_possible(pixels, bent, noise)
+    assert not interactions_possible(pixels, torch.rand(11, 60), noise)
