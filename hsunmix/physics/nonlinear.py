@@ -28,9 +28,10 @@ _STEADY, _CHANGE = 0.06, 0.015
 # leaves no more than so much. Where nothing is scattered it takes .003 at most from 16 scenes of exact spectra.
 _GAIN, _EXPLAINED = 0.005, 0.01
 _ACCIDENT = 10.0  # standard deviations of what it takes by accident: for each band, and the root of the pixels
-# With endmembers of its own for either model, and what has fitted noise taken off, linear scenes show none; for each
-# pair of materials.
+# The same with endmembers that are extracted for either model, and what has fitted noise taken off; by the root of the
+# pairs. Of more endmembers some are far off, and what that leaves looks like scattering.
 _ACCIDENT_EXTRACTED, _NEARLY_EXPLAINED = 4.0, 0.05
+_MOST_EXTRACTED = 6
 _PROBE = 0.1  # noise added to see what is fitted of it, in units of the noise
 _MOST_INTERACTING = 10  # endmembers; for each pair of more, in each pixel, there is an unknown
 _ROUNDS = 4  # from nothing; the second already comes near
@@ -164,14 +165,14 @@ def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Ten
 def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
     """Could light that two materials have scattered hide behind extracted endmembers?
 
-    Under constant brightness, and if with interactions counted hardly anything but noise is left.
+    Under constant brightness, with few endmembers, and if with interactions counted hardly anything but noise is left.
 
     Args:
         pixels: (N, B) spectra.
         endmembers: (R, B) extracted from them, in the scale in which abundances sum to one.
         noise_std: (B,) sensor noise.
     """
-    if len(endmembers) > _MOST_INTERACTING or brightness_model(pixels, endmembers, noise_std).mode == "free":
+    if len(endmembers) > _MOST_EXTRACTED or brightness_model(pixels, endmembers, noise_std).mode == "free":
         return False
     return _unexplained(pixels, endmembers, noise_std, "bilinear") < _NEARLY_EXPLAINED
 

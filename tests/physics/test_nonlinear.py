@@ -139,4 +139,6 @@ def test_scattering_is_not_looked_for_where_it_could_not_be_told():
     assert not interactions_possible(uneven, endmembers, noise)
     bent = endmembers * (1 + 0.05 * torch.sin(torch.linspace(0, 9, 60) + torch.arange(4.0)[:, None]))
     assert not interactions_possible(pixels, bent, noise)
-    assert not interactions_possible(pixels, torch.rand(11, 60), noise)
+    for rank in (6, 7):
+        pixels, _, endmembers, _ = scene("bilinear", num_pixels=2000, rank=rank)
+        assert interactions_possible(pixels, endmembers, noise) == (rank == 6)
