@@ -172,6 +172,9 @@ def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_
         pixels: (N, B) spectra.
         endmembers: (R, B) extracted from them, in the scale in which abundances sum to one.
         noise_std: (B,) sensor noise.
+
+    Returns:
+        Whether extraction from their linear part is worth its time.
     """
     if len(endmembers) > _MOST_EXTRACTED or brightness_model(pixels, endmembers, noise_std).mode == "free":
         return False
@@ -192,6 +195,9 @@ def interactions_remain(
         endmembers: (R, B) extracted from them, in the scale in which abundances sum to one.
         of_linear_part: (R, B) extracted from what `linear_part` leaves of them with `endmembers`, in that scale.
         noise_std: (B,) sensor noise.
+
+    Returns:
+        Whether the scene is mixed bilinearly, with `of_linear_part`.
     """
     linear = min(_unexplained(pixels, one, noise_std, "linear") for one in (endmembers, of_linear_part))
     bilinear = _unexplained(pixels, of_linear_part, noise_std, "bilinear")
