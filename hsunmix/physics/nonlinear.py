@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from .brightness import BRIGHTNESS_THRESHOLD, brightness_fit, brightness_level, brightness_model
+from .brightness import BRIGHTNESS_THRESHOLD, BrightnessModel, brightness_fit, brightness_level, brightness_model
 from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
 from .evidence import BANDS_PER_ERROR
 from .variability import constant_part
@@ -214,12 +214,9 @@ def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torc
     """
     some = _some(pixels)
     light = brightness_model(some, endmembers, noise_std)
-    everywhere = torch.ones(1, len(some), dtype=torch.bool, device=some.device)
 
     def fitted(spectra: torch.Tensor) -> torch.Tensor:
-        linear = linear_part(
-            spectra, endmembers, noise_std, mixing_model, everywhere, light.level, light.precision
-        ).pixels
+        linear = _linear_of_some(spectra, endmembers, noise_std, mixing_model, light)
         return spectra - linear + nnls(linear, endmembers, noise_std).to(linear.dtype) @ endmembers
 
     probe = torch.randn(some.shape, generator=torch.Generator().manual_seed(0), dtype=some.dtype).to(some.device)
@@ -232,8 +229,7 @@ def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torc
 def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
     some = _some(pixels)
     light = brightness_model(some, endmembers, noise_std, exact=True)
-    everywhere = torch.ones(1, len(some), dtype=torch.bool, device=some.device)
-    linear = linear_part(some, endmembers, noise_std, "bilinear", everywhere, light.level, light.precision).pixels
+    linear = _linear_of_some(some, endmembers, noise_std, "bilinear", light)
 
     def excess(spectra: torch.Tensor) -> float:
         """What a linear mixture leaves, beyond noise, in units of its variance."""
@@ -246,7 +242,16 @@ def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.
 
 
 def _some(pixels: torch.Tensor) -> torch.Tensor:
+    """Enough pixels to tell one mixing model from another."""
     return pixels[:: max(1, len(pixels) // _PIXELS_AT_ONCE)]
+
+
+def _linear_of_some(
+    some: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, mixing_model: str, light: BrightnessModel
+) -> torch.Tensor:
+    """The linear part of some pixels of a scene, wherever they lie."""
+    everywhere = torch.ones(1, len(some), dtype=torch.bool, device=some.device)
+    return linear_part(some, endmembers, noise_std, mixing_model, everywhere, light.level, light.precision).pixels
 
 
 def _interactions(

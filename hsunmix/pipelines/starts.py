@@ -144,13 +144,13 @@ def start_endmembers(
         if decided != "linear":
             found = _extract_linear_part(cube, natural, decided, given, ensemble_size, generator)
         elif mixing_model == "auto" and interactions_possible(cube.pixels, natural, cube.noise_std):
-            fork = None if generator is None else generator.clone_state()  # an attempt in vain changes nothing else
-            own = _extract_linear_part(cube, natural, "bilinear", given, ensemble_size, fork)
+            before = None if generator is None else generator.get_state()
+            own = _extract_linear_part(cube, natural, "bilinear", given, ensemble_size, generator)
             scaled = _natural_scale(cube, own[0][0]) if given is None else own[0][0]
             if interactions_remain(cube.pixels, natural, scaled, cube.noise_std):
                 decided, found = "bilinear", own
-                if generator is not None and fork is not None:
-                    generator.set_state(fork.get_state())
+            elif generator is not None and before is not None:
+                generator.set_state(before)  # an attempt in vain changes nothing else
         mixing_model, (starts, spread, method) = decided, found
         extracted, error = True, None if given is None else spread
         source = f"mostly by {method.replace('_', ' ')}{guessed}"
