@@ -280,7 +280,7 @@ class Chain:
         placed for no better.
         """
         assert self.start_error is not None
-        share = network_share(self.coarse_endmembers, self.start_error, std)
+        share = network_share(self.coarse_endmembers, self.start_error, self.cube.noise_std, std)
         return self.coarse_endmembers + share * (clean - self.coarse_endmembers), share.sqrt() * std
 
     @staticmethod
@@ -288,16 +288,24 @@ class Chain:
         return endmembers / endmembers.amax(1, keepdim=True).clamp_min(1e-6)
 
 
-def network_share(start: torch.Tensor, start_error: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+def network_share(
+    start: torch.Tensor, start_error: torch.Tensor, noise_std: torch.Tensor, std: torch.Tensor
+) -> torch.Tensor:
     """Weight (..., R, 1) of predicted spectra against the start that extraction has placed, by their expected errors.
+
+    Extraction leaves noise to correct, and what else it leaves a network has not learned to see: a prediction that is
+    expected to be further off than the noise of one pixel counts for nothing.
 
     Args:
         start: (..., R, K) spectra.
         start_error: (..., R) how far off they are expected to be, radians.
+        noise_std: (..., K) of a pixel.
         std: (..., R, K) expected errors of the prediction.
     """
-    variance = (start_error[..., None] * start.norm(dim=-1, keepdim=True)).square()
-    return variance / (variance + _NETWORK_VARIANCE * std.square().sum(-1, keepdim=True)).clamp_min(1e-12)
+    expected = std.square().sum(-1, keepdim=True)  # [..., R, 1]
+    error = (start_error[..., None] * start.norm(dim=-1, keepdim=True)).square()
+    share = error / (error + _NETWORK_VARIANCE * expected).clamp_min(1e-12)
+    return share * (expected < noise_std.square().sum(-1)[..., None, None])
 
 
 def calibration(extracted: bool, corrected: bool) -> tuple[float, float]:
