@@ -39,6 +39,7 @@ _CALIBRATION_CORRECTED = (2.0, 2.0)
 # Factor of the variance that the endmember network expects: on simulated scenes of held-out materials its errors are
 # 1.0 (10 dB) to 1.7 times (30 dB) smaller than it says, those of corrected spectra about as large as they say.
 _NETWORK_VARIANCE = 0.5
+_QUIET_SHARE = 0.3  # of the way to a prediction that may be further off than the noise; all of it harms as often
 _LEAST_LEFT = 0.25  # of the variance, whatever following the prediction saves
 _LEAK_SHARE = 0.5  # of the leak of given endmembers that is taken out of the data, half of its variance with it
 
@@ -293,8 +294,8 @@ def network_share(
 ) -> torch.Tensor:
     """Weight (..., R, 1) of predicted spectra against the start that extraction has placed, by their expected errors.
 
-    Extraction leaves noise to correct, and what else it leaves a network has not learned to see: a prediction that is
-    expected to be further off than the noise of one pixel counts for nothing.
+    Extraction leaves noise to correct; what else it leaves, networks have hardly learned to see. So a prediction that
+    is expected to be further off than the noise of one pixel counts less.
 
     Args:
         start: (..., R, K) spectra.
@@ -305,7 +306,8 @@ def network_share(
     expected = std.square().sum(-1, keepdim=True)  # [..., R, 1]
     error = (start_error[..., None] * start.norm(dim=-1, keepdim=True)).square()
     share = error / (error + _NETWORK_VARIANCE * expected).clamp_min(1e-12)
-    return share * (expected < noise_std.square().sum(-1)[..., None, None])
+    noisy = expected < noise_std.square().sum(-1)[..., None, None]
+    return torch.where(noisy, share, _QUIET_SHARE * share)
 
 
 def calibration(extracted: bool, corrected: bool) -> tuple[float, float]:
