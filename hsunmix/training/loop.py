@@ -28,6 +28,9 @@ from .real_maps import RealMaps
 
 logger = logging.getLogger(__name__)
 Loss = Callable[[torch.nn.Module, dict], dict[str, torch.Tensor]]
+# Seconds to wait for a batch: a worker that can't hand one over, as with a temporary folder of too long a name for a
+# socket, says so on its standard error and lives on, and the training would wait for ever.
+_PATIENCE = 600
 
 
 def train(
@@ -51,6 +54,7 @@ def train(
 
     Raises:
         ValueError: if the network is to be uploaded and no repository is named.
+        RuntimeError: no batch comes for ten minutes.
     """
     if args.push_to_hub and not args.hub_model_id:
         raise ValueError("`--push_to_hub` needs `--hub_model_id`, the repository 'user/name'.")
@@ -172,6 +176,7 @@ def _batches(
         num_workers=args.dataloader_num_workers,
         generator=torch.Generator(),  # the loader must not draw from the global stream, which resuming restores
         prefetch_factor=4 if args.dataloader_num_workers else None,
+        timeout=_PATIENCE if args.dataloader_num_workers else 0,
     )
     skip = used % args.echoes
     for batch in loader:

@@ -88,10 +88,8 @@ def test_killed_and_resumed_ends_with_the_same_bytes(scene, checkpoint, finished
 def test_several_processes_give_the_same(scene, checkpoint, finished, tmp_path):
     out = tmp_path / "out"
     command = ["unmix", str(scene), *OPTIONS, "--checkpoint", str(checkpoint), "-o", str(out), "--num-processes", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-m", "hsunmix", *command, "--device", "cpu"],
-        env=environment,
         capture_output=True,
         text=True,
         check=False,

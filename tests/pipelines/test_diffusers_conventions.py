@@ -370,7 +370,7 @@ def test_options_give_finite_outputs(pipe, options):
         {"brightness": "bright"},
         {"mixing_model": "cubic"},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_bad_options_are_named(pipe, options):
     name = next(iter(options))

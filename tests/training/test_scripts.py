@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +16,12 @@ import torch
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.cli.main import main
 from hsunmix.models import HybridSTU, ResUNet1D, ResUNet2D
-from hsunmix.training import assemble
-from hsunmix.training.loop import _batches
+from hsunmix.training import assemble, loop
 from hsunmix.training.recipe import load_recipe, stage_command
 
 TRAINING = Path(__file__).parents[2] / "training"
 SMALL = "--size 12 --max_endmembers 3 --train_batch_size 1 --dataloader_num_workers 0 --validation_batches 1".split()
-ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true"}
 
 
 def launch(script, folder, *options, ranks=1):
@@ -41,7 +41,6 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("training")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
-        patch.setenv("OMP_NUM_THREADS", "1")
         assert main(["train", "--config", "tiny", "-o", str(root), "-q"]) == 0
     return root
 
@@ -153,12 +152,27 @@ def test_echoes_use_every_batch_several_times_and_resume_between_them():
         def batches(length):
             return [one | {"index": torch.tensor(i)} for i in range(length)]
 
-        return [(int(b["index"]), b["cube"].tolist()) for b in _batches(accelerator, args, first, batches)]
+        return [(int(b["index"]), b["cube"].tolist()) for b in loop._batches(accelerator, args, first, batches)]
 
     whole = stream(0)
     assert [index for index, _ in whole] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert whole[0][1] != whole[1][1] != whole[2][1] != whole[0][1] and whole[0][1] == whole[3][1]
     assert stream(4) == whole[4:]
+
+
+def test_batches_that_never_come_are_an_error(monkeypatch):
+    class Never:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            time.sleep(60)
+
+    monkeypatch.setattr(loop, "_PATIENCE", 0.5)
+    args = SimpleNamespace(max_train_steps=1, gradient_accumulation_steps=1, echoes=1, dataloader_num_workers=1)
+    accelerator = SimpleNamespace(process_index=0, num_processes=1, device="cpu")
+    with pytest.raises(RuntimeError, match="timed out"):
+        next(loop._batches(accelerator, args, 0, lambda length: Never()))
 
 
 def test_two_ranks_end_with_the_same_parameters(tmp_path):
