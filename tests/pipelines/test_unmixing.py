@@ -13,6 +13,7 @@ from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
 from hsunmix.evaluation.benchmark import closed_form
 from hsunmix.physics import brightness_model, spectral_angle
+from hsunmix.pipelines import starts
 from hsunmix.pipelines.chain import Chain
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
 
@@ -509,6 +510,19 @@ def test_other_than_linear_scenes_are_unmixed_better_with_their_own_model(pipe, 
         order = match_endmembers(spectra[mixing], spectra["linear"])
         assert order.tolist() == [0, 1, 2, 3], "the second extraction brought another order"
     assert np.mean(errors[mixing]) < (0.95 if blind else 0.6) * np.mean(errors["linear"])
+
+
+def test_spectra_of_a_bilinear_scene_are_nearer_after_more_rounds(pipe, monkeypatch):
+    g, wavelengths = torch.Generator().manual_seed(7), torch.linspace(420, 2400, 100)
+    spectra = parametric_spectra(400, wavelengths, g)
+    scene = benchmark_scene(spectra, wavelengths, g, "bilinear", 40.0, num_endmembers=3)
+    inputs = {"num_endmembers": 3, "mixing_model": "bilinear", "num_inference_steps": 0, "wavelengths": wavelengths}
+    angles = {}
+    for rounds in (1, 3):
+        monkeypatch.setattr(starts, "_ROUNDS", rounds)
+        out = pipe(scene.cube, generator=torch.Generator().manual_seed(0), **inputs)
+        angles[rounds] = scored(scene, out.endmembers[0], out.abundances[0])["sad"]
+    assert angles[3] < 0.95 * angles[1]
 
 
 @pytest.mark.parametrize("known", ["nothing", "exact", "approximate", "library"])
