@@ -237,7 +237,8 @@ def _extract_linear_part(
         if given is None:
             order = match_endmembers(endmembers, starts[0])
             starts, spread = starts[:, order], spread[order]
-        endmembers = _natural_scale(cube, starts[0], given)
+        if to_come:
+            endmembers = _natural_scale(cube, starts[0], given)
     return starts, spread, method
 
 
