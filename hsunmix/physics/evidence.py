@@ -5,7 +5,7 @@ The networks see the cube only through these maps, which have no band axis: this
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -76,6 +76,20 @@ class Evidence:
         ]
         return scatter(torch.stack(channels, dim=-1), valid).permute(2, 3, 0, 1)
 
+    def counting(self, share: float) -> Evidence:
+        """The same evidence with less or more uncertain endmembers.
+
+        Args:
+            share: factor of their standard deviation.
+
+        Returns:
+            The evidence with its `confidence`, `leakage` and `std`.
+        """
+        alone = self.noise_confidence.reciprocal()
+        confidence = (alone + share**2 * (self.confidence.reciprocal() - alone)).reciprocal()
+        std = _abundance_error(self.gram, confidence, self.brightness).to(self.std)
+        return replace(self, confidence=confidence, leakage=share**2 * self.leakage, std=std)
+
     def statistics(self) -> torch.Tensor:
         """What the maps of a scene say about where each endmember sits among the pixels, each about in [-1, 1].
 
@@ -91,6 +105,11 @@ class Evidence:
             (self.misfit.mean().clamp_max(6).expand(self.std.shape[1]) - 1) / 2,
         ]
         return torch.stack(columns, dim=1)
+
+
+def _abundance_error(gram: torch.Tensor, confidence: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
+    std = abundance_std(gram) * confidence.rsqrt()[:, None] / no_darkness(brightness)[:, None]
+    return std.clamp(1e-5, 1.0)
 
 
 def no_darkness(brightness: torch.Tensor) -> torch.Tensor:
@@ -161,9 +180,7 @@ def gather_evidence(
     gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
     noise_confidence, confidence, leakage = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
     abundances, total = split_brightness(scaled)
-    divisor = no_darkness(total)[:, None]
     free = torch.linalg.solve(regularise(gram), rhs.T).T
-    std = abundance_std(gram) * confidence.rsqrt()[:, None] / divisor
     residual = pixels - scaled.to(pixels.dtype) @ endmembers
     chi2 = (residual / noise_std).square().sum(1) / max(num_bands - num_endmembers, 1)
     dtype = pixels.dtype
@@ -175,8 +192,8 @@ def gather_evidence(
         leakage=leakage,
         scaled_abundances=scaled.to(dtype),
         abundances=abundances.to(dtype),
-        unbounded=(free / divisor).to(dtype),
-        std=std.clamp(1e-5, 1.0).to(dtype),
+        unbounded=(free / no_darkness(total)[:, None]).to(dtype),
+        std=_abundance_error(gram, confidence, total).to(dtype),
         brightness=total.to(dtype),
         misfit=0.5 * chi2.clamp_min(1.0).log(),
         noise_std=(noise_std.square() + BANDS_PER_ERROR * excess).sqrt(),

@@ -32,12 +32,14 @@ class Stage:
     Attributes:
         endmembers: (R, K).
         std: (R, K) standard deviation.
+        seen_share: how much of it the networks see.
         brightness: median over the pixels: what counts as ordinary illumination.
         leak: (R, R) from `hsunmix.physics.fit_leak`.
     """
 
     endmembers: torch.Tensor
     std: torch.Tensor
+    seen_share: float
     brightness: float
     leak: torch.Tensor
 
@@ -183,8 +185,8 @@ class SceneModel:
         arrays = {key: None if value is None else value.cpu().numpy() for key, value in arrays.items()}
         for m, stages in enumerate(self.stages):
             for field in fields(Stage):
-                values = [torch.as_tensor(getattr(stage, field.name)) for stage in stages]
-                arrays[f"{field.name}_{m}"] = torch.stack(values).cpu().numpy()
+                values = [getattr(stage, field.name) for stage in stages]
+                arrays[f"{field.name}_{m}"] = np.stack([x.cpu() if torch.is_tensor(x) else x for x in values])
         about = {
             "num_bands": self.num_bands,
             "scale": self.scale,

@@ -71,7 +71,9 @@ class SceneExamples(Dataset):
         self.wavelengths, self.noise_std = cube.wavelengths, cube.noise_std
         self.coarse, self.endmembers = (scene.stages[0][k].endmembers.float().cpu() for k in (0, -1))
         self.endmember_std = scene.stages[0][-1].std.float().cpu()
-        self.counted_std = (EXTRACTED_SHARE if scene.extracted else 1.0) * self.endmember_std
+        seen_share = scene.stages[0][-1].seen_share
+        self.seen_std = seen_share * self.endmember_std
+        self.counted = EXTRACTED_SHARE / seen_share if scene.extracted else 1.0  # by the A-step, of what networks see
         self.brightness = (scene.brightness_model.level, scene.brightness_model.precision)
         self.valid = cube.valid
         self.cube = scatter(cube.pixels, cube.valid)
@@ -109,7 +111,7 @@ class SceneExamples(Dataset):
         cube = clean + misfit + noise_std * torch.randn(clean.shape, generator=generator)
         pixels, everywhere = cube.flatten(0, 1), torch.ones(maps.shape[:2], dtype=torch.bool)
         start = gather_evidence(pixels, self.coarse, noise_std, *self.brightness)
-        refined = gather_evidence(pixels, self.endmembers, noise_std, *self.brightness, self.counted_std)
+        refined = gather_evidence(pixels, self.endmembers, noise_std, *self.brightness, self.seen_std)
         return {
             "cube": cube.permute(2, 0, 1),
             "coarse_endmembers": self.coarse,
@@ -117,7 +119,7 @@ class SceneExamples(Dataset):
             "refined_evidence": refined.maps(everywhere),
             "gram": refined.gram,
             "rhs": refined.rhs,
-            "confidence": refined.confidence,
+            "confidence": refined.counting(self.counted).confidence,
             "brightness": refined.brightness,
             "abundances": maps.permute(2, 0, 1),
         }
@@ -127,7 +129,7 @@ class SceneExamples(Dataset):
         cube, valid = random_crop([self.cube, self.valid], self.size, generator)
         pixels, everywhere = cube[..., seen].flatten(0, 1), torch.ones(valid.shape, dtype=torch.bool)
         evidence = gather_evidence(
-            pixels, self.endmembers[:, seen], self.noise_std[seen], *self.brightness, self.counted_std[:, seen]
+            pixels, self.endmembers[:, seen], self.noise_std[seen], *self.brightness, self.seen_std[:, seen]
         )
         level, precision = self.brightness
         return {
@@ -136,7 +138,7 @@ class SceneExamples(Dataset):
             "seen_evidence": evidence.maps(everywhere),
             "seen_gram": evidence.gram,
             "seen_rhs": evidence.rhs,
-            "seen_confidence": evidence.confidence,
+            "seen_confidence": evidence.counting(self.counted).confidence,
             "seen_brightness": evidence.brightness,
             "hidden_cube": cube[..., hidden] / self.noise_std[hidden],
             "hidden_endmembers": self.endmembers[:, hidden] / self.noise_std[hidden],

@@ -198,6 +198,17 @@ def test_evidence_sees_model_error_but_its_std_is_that_of_the_noise():
     assert bent.misfit.mean() > right.misfit.mean() + 0.5
 
 
+def test_evidence_counts_more_or_less_of_the_uncertainty_of_the_endmembers():
+    pixels, endmembers, _, _ = scene()
+    noise, std = estimate_noise(pixels), 0.05 * endmembers
+    whole = gather_evidence(pixels, endmembers, noise, endmember_std=std)
+    for share in (0.0, 0.25, 3.0):
+        expected = gather_evidence(pixels, endmembers, noise, endmember_std=share * std)
+        counted = whole.counting(share)
+        for name in ("confidence", "leakage", "std", "gram", "scaled_abundances"):
+            torch.testing.assert_close(getattr(counted, name), getattr(expected, name), msg=name)
+
+
 def test_evidence_follows_a_permutation_of_the_endmembers():
     pixels, endmembers, _, _ = scene()
     noise, order = estimate_noise(pixels), torch.tensor([2, 0, 3, 1])

@@ -1,0 +1,38 @@
+"""What a chain tells its networks about the endmembers."""
+
+import numpy as np
+import pytest
+import torch
+
+from hsunmix.physics import gather_evidence
+from hsunmix.pipelines.chain import EXTRACTED_SHARE, seen_share
+
+NUM_BANDS = 60
+
+
+def share(noise, endmember_error, bend):
+    """Of the uncertainty that networks see, in a scene with that noise, expected error and error of the model."""
+    rng = np.random.default_rng(0)
+    position = np.linspace(0, 1, NUM_BANDS)
+    endmembers = 0.2 + 0.5 * np.exp(-0.5 * ((position - np.array([[0.1], [0.5], [0.9]])) / 0.2) ** 2)
+    abundances = rng.dirichlet([1.0, 1.0, 1.0], 500)
+    pixels = abundances @ endmembers + bend * abundances.prod(1, keepdims=True) * np.sin(9 * position)
+    pixels = pixels + noise * rng.standard_normal(pixels.shape)
+    tensors = [torch.as_tensor(x, dtype=torch.float32) for x in (pixels, endmembers)]
+    noise_std = torch.full((NUM_BANDS,), noise)
+    std = endmember_error * tensors[1]
+    return seen_share(gather_evidence(*tensors, noise_std, endmember_std=std), noise_std)
+
+
+@pytest.mark.parametrize(
+    ("noise", "endmember_error", "bend", "least", "most"),
+    [
+        pytest.param(0.03, 0.01, 0.0, 1.5, 2.0, id="noise is what is wrong with a pixel"),
+        pytest.param(0.0003, 0.01, 1.0, EXTRACTED_SHARE, 0.3, id="the model is"),
+        pytest.param(0.0003, 0.1, 0.0, EXTRACTED_SHARE, 0.3, id="endmembers are"),
+    ],
+)
+def test_networks_see_more_of_the_uncertainty_of_endmembers_the_more_noise_rules(
+    noise, endmember_error, bend, least, most
+):
+    assert least <= share(noise, endmember_error, bend) <= most
