@@ -74,7 +74,8 @@ if __name__ == "__main__":
                         **facts,
                     )
                     found = read_library(Path(folder) / "endmembers.hdr")
-                    after = measure(load(folder), scene, observed, seed, endmembers=found, **facts)
+                    own = {"endmembers": found, "correct_endmembers": False}
+                    after = measure(load(folder), scene, observed, seed, **own, **facts)
                 pairs.append((before[0], after[0]))
                 print(
                     f"| {scene.name} | {noise_name(level)} | {seed} | {before[0]:.4f} | {after[0]:.4f} "

@@ -16,14 +16,14 @@ Fit the pretrained networks to one scene, without labels, and save them as a pip
 
 The scene is unmixed; from what was found scenes of the same kind are mixed, and the network of the abundance maps
 learns to unmix these, and to predict half of the bands of the scene from the other half. Where no spectra are given,
-the mean endmembers of several extractions are saved as well. Worth its few minutes where a scene is noisy, or unlike
-others; give the same options to `unmix` afterwards.
+those of several extractions are saved as well, fitted to the scene. Where there is hardly any noise maps don't hang
+on the network, and it stays as it is. Give the same options to `unmix` afterwards.
 """
 
 EXAMPLES = """\
 examples:
   hsunmix adapt scene.hdr -r 4 -o adapted
-  hsunmix unmix scene.hdr --checkpoint adapted --endmembers adapted/endmembers.hdr -o out
+  hsunmix unmix scene.hdr --checkpoint adapted --endmembers adapted/endmembers.hdr --no-correction -o out
 """
 
 
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         num_endmembers=args.num_endmembers,
         brightness=args.brightness,
         reflectance_scale=args.scale,
+        correct_endmembers=not args.no_correction,
         **{key: library.spectra for key, library in known.items()},
     )
     if errors is not None:
@@ -88,10 +89,13 @@ def run(args: argparse.Namespace) -> int:
         }
         write_json(folder / "adaptation.json", about | {"versions": versions()})
         if not args.quiet:
-            say(f"abundance RMSE on scenes mixed from this one: {errors['before']:.4f} -> {errors['after']:.4f}")
+            say(f"noise is {100 * errors['noise_share']:.0f} % of the residual")
+            trained = f"abundance RMSE on scenes mixed from this one: {errors['before']:.4f} -> {errors['after']:.4f}"
+            unchanged = errors["before"] == errors["after"]
+            say("hardly any, so that data have the last word: the weights stay as they are" if unchanged else trained)
             again = ["hsunmix", "unmix", str(args.cube), "--checkpoint", str(folder), "-o", "out"]
             if not known:
                 again += ["--endmembers", str(folder / "endmembers.hdr")]
-                said["num_endmembers"] = None  # their number is that of the endmembers
+                said |= {"num_endmembers": None, "no_correction": True}  # their number is that of the endmembers
             say(f"{folder} holds the pipeline: {shlex.join([*again, *options_given(said, usual)])}")
     return 0

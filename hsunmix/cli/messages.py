@@ -21,6 +21,7 @@ __all__ = ["in_options", "option_names", "plain", "set_up_messages"]
 _OTHER_NAMES = {
     "num_inference_steps": "steps",
     "ensemble_size": "ensemble",
+    "correct_endmembers": "no_correction",
     "reflectance_scale": "scale",
     "output_uncertainty": "uncertainty",
     "libraries": "library",

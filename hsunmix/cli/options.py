@@ -21,6 +21,7 @@ SETTINGS = (
     "num_endmembers",
     "endmembers",
     "fixed_endmembers",
+    "no_correction",
     "library",
     "scale",
     "wavelengths",
@@ -53,6 +54,11 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
     )
     known.add_argument("--endmembers", metavar="FILE", type=Path, help="approximate spectra, refined by the image")
     known.add_argument("--fixed-endmembers", metavar="FILE", type=Path, help="exact spectra, kept as they are")
+    known.add_argument(
+        "--no-correction",
+        action="store_true",
+        help="start from --endmembers as they are: they have been found in this very image, by `hsunmix adapt`, say",
+    )
     known.add_argument("--library", metavar="FILE", type=Path, help="spectral library to choose the materials from")
     known.add_argument(
         "--scale", metavar="X", type=float, help="number that stands for reflectance 1 (default: as the file says)"

@@ -172,6 +172,7 @@ def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device
             "num_endmembers": args.num_endmembers,
             "brightness": args.brightness,
             "reflectance_scale": args.scale,
+            "correct_endmembers": not args.no_correction,
             **spectra,
         },
         sampler={

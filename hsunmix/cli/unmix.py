@@ -196,6 +196,7 @@ def unmix_at_once(
         strength=args.strength,
         brightness=args.brightness,
         mixing_model=args.mixing_model,
+        correct_endmembers=not args.no_correction,
         ensemble_size=args.ensemble,
         output_uncertainty=args.uncertainty,
         reflectance_scale=args.scale,

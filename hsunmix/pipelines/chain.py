@@ -26,7 +26,7 @@ from ..physics import (
 from .processor import PreparedCube
 from .scene import SceneModel, Stage
 
-_ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
+ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
@@ -136,7 +136,7 @@ class Chain:
             self.scaled_abundances,
             self.evidence.noise_std,
             self.coarse_endmembers,
-            _ANCHOR_STD * self.scale.expand_as(self.coarse_endmembers),
+            ANCHOR_STD * self.scale.expand_as(self.coarse_endmembers),
         )
         self._record()
 

@@ -133,6 +133,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         guidance_scale: float | None = None,
         brightness: str = "auto",
         mixing_model: str = "auto",
+        correct_endmembers: bool = True,
         ensemble_size: int = 1,
         output_uncertainty: bool = False,
         batch_size: int | None = None,
@@ -168,6 +169,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 "auto": variable where that explains a brightness that varies, bilinear where that explains what a
                 linear mixture leaves, else linear, and linear wherever `brightness` is not "auto". What each pixel has
                 beyond a linear mixture is estimated and taken out.
+            correct_endmembers: `False` starts from `endmembers` as they are: for spectra that have been found in this
+                very scene, by `hsunmix adapt`, say.
             ensemble_size: number of chains, with noise and extracted endmembers of their own, that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.
@@ -198,7 +201,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         wanted = ["latents"] if callback_on_step_end_tensor_inputs is None else callback_on_step_end_tensor_inputs
         self.check_inputs(
             steps, strength, self._guidance_scale, num_endmembers, endmembers, fixed_endmembers, library,
-            ensemble_size, batch_size, output_type, callback_on_step_end, wanted, mixing_model,
+            ensemble_size, batch_size, output_type, callback_on_step_end, wanted, mixing_model, correct_endmembers,
         )  # fmt: skip
         call = {"num_inference_steps": steps, "strength": strength}
         if scene is not None:
@@ -226,7 +229,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 continue
             starts = start_endmembers(
                 self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source,
-                mixing_model,
+                mixing_model, correct_endmembers,
             )  # fmt: skip
             numbers.append(starts.number_probabilities)
             exact = not bool(starts.movable.any())
@@ -315,6 +318,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         callback: Any,
         callback_tensors: list[str],
         mixing_model: str = "auto",
+        correct_endmembers: bool = True,
     ) -> None:
         """Refuse what can't be run, before any work is done.
 
@@ -332,6 +336,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             callback: `callback_on_step_end`.
             callback_tensors: `callback_on_step_end_tensor_inputs`.
             mixing_model: "auto" or of `hsunmix.physics.MIXING_MODELS`.
+            correct_endmembers: `False` needs `endmembers`.
 
         Raises:
             ValueError: names the argument and says what is allowed.
@@ -349,6 +354,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             raise ValueError(f"`num_endmembers` must be an integer of 2 or more, but is {num_endmembers!r}.")
         if library is not None and (endmembers is not None or fixed_endmembers is not None):
             raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
+        if not correct_endmembers and endmembers is None:
+            raise ValueError("`correct_endmembers` is False, but no `endmembers` are given.")
         models = ("auto", *MIXING_MODELS)
         if mixing_model not in models:
             raise ValueError(f"`mixing_model` must be one of {', '.join(models)}, but is {mixing_model!r}.")

@@ -65,6 +65,7 @@ def start_endmembers(
     ensemble_size: int,
     generator: torch.Generator | None,
     mixing_model: str = "linear",
+    correct_endmembers: bool = True,
 ) -> Starts:
     """E0 of every ensemble member.
 
@@ -82,6 +83,7 @@ def start_endmembers(
         generator: source of randomness.
         mixing_model: "auto" or of `hsunmix.physics.MIXING_MODELS`; extraction, which knows linear mixtures only, is
             repeated on the linear part of the pixels.
+        correct_endmembers: `False` takes the approximate spectra for what all pixels of this cube have placed.
 
     Returns:
         The starts.
@@ -118,9 +120,16 @@ def start_endmembers(
     if probabilities is not None:
         guessed = f" (their number is estimated, with a probability of {100 * probabilities[count]:.0f} %)"
     all_fixed = fixed is not None and len(fixed) == count
-    if given is not None and (all_fixed or (len(given) == count and not _can_extract(cube, count))):
-        reason = "exact" if all_fixed else "not corrected: too few different pixels"
-        logger.info("endmembers: %d, given, %s", count, reason)
+    if not correct_endmembers and given is not None and len(given) < count:
+        raise ValueError(
+            f"`correct_endmembers` is False, but only {len(given)} of the {count} endmembers are given: the others "
+            "would have to be extracted."
+        )
+    correctable = correct_endmembers and _can_extract(cube, count)
+    if given is not None and (all_fixed or (len(given) == count and not correctable)):
+        extracted = not correct_endmembers and not all_fixed
+        uncorrected = "of this scene" if extracted else "not corrected: too few different pixels"
+        logger.info("endmembers: %d, given, %s", count, "exact" if all_fixed else uncorrected)
         mixing_model = _decided(mixing_model, cube, given, known=all_fixed)
         starts = given.expand(ensemble_size, -1, -1)
     elif library is not None:

@@ -78,6 +78,13 @@ def test_arguments_reach_the_pipeline(scene, tmp_path, pipeline):
     assert call.cube.wavelengths is not None
 
 
+def test_spectra_of_the_scene_are_not_corrected(scene, tmp_path, pipeline):
+    path = write_library(tmp_path / "own", np.eye(3, len(CENTERS)), ["a", "b", "c"], CENTERS)
+    options = ["--endmembers", str(path), "--no-correction", "-q", "-o", str(tmp_path / "out")]
+    assert main(["unmix", str(scene), *options]) == 0
+    assert not pipeline.calls[-1].correct_endmembers
+
+
 def test_known_spectra_are_resampled_and_give_their_names(scene, tmp_path, pipeline):
     fine = np.arange(350.0, 2501.0, 2.0)
     spectra = np.stack([0.2 + fine / 5000, 0.9 - fine / 5000, 0.4 + 0.2 * np.sin(fine / 200)])
@@ -85,6 +92,7 @@ def test_known_spectra_are_resampled_and_give_their_names(scene, tmp_path, pipel
     for option in ("--endmembers", "--fixed-endmembers", "--library"):
         out = tmp_path / option
         assert main(["unmix", str(scene), option, str(path), "-r", "3", "-q", "-o", str(out)]) == 0
+        assert pipeline.calls[-1].correct_endmembers
         given = getattr(pipeline.calls[-1], option.strip("-").replace("-", "_"))
         np.testing.assert_allclose(given[0], 0.2 + CENTERS / 5000, atol=1e-3)
         assert read_library(out / "endmembers.hdr").names == ["soil 1", "soil 2", "tree"]

@@ -12,7 +12,7 @@ from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
 from hsunmix.evaluation.benchmark import closed_form
-from hsunmix.physics import brightness_model, spectral_angle
+from hsunmix.physics import brightness_model, spectral_angle, unit_rows
 from hsunmix.pipelines import starts
 from hsunmix.pipelines.chain import Chain
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
@@ -208,6 +208,18 @@ def test_too_few_pixels_leave_approximate_spectra_alone(pipe, caplog):
     np.testing.assert_allclose(out.coarse_endmembers[0], given, rtol=1e-5)
 
 
+def test_spectra_of_this_very_scene_are_taken_as_they_are(pipe, caplog):
+    scene = simulate(rank=3, snr_db=35.0, height=40, width=40)
+    given = turned(scene, 1.0)
+    with caplog.at_level(logging.INFO, logger="hsunmix"):
+        out = pipe(scene.cube, endmembers=given, correct_endmembers=False, num_inference_steps=1)
+    assert "given, of this scene" in caplog.text
+    torch.testing.assert_close(
+        unit_rows(torch.from_numpy(out.coarse_endmembers[0])), unit_rows(torch.tensor(given).float())
+    )
+    assert out.scene[0].extracted and not out.scene[0].corrected
+
+
 def test_exact_spectra_stay_beside_approximate_ones(pipe):
     scene = simulate(rank=4, snr_db=35.0, height=40, width=40)
     exact = scene.endmembers[:2].numpy()
@@ -352,6 +364,8 @@ NM = np.linspace(400, 2400, 40)
         (bad(endmembers=np.ones((3, 40)), num_endmembers=2), "`num_endmembers` is 2, but 3"),
         (bad(library=np.ones((2, 40)), num_endmembers=3), "`library`"),
         (bad(library=np.ones((9, 40)), endmembers=np.ones((3, 40))), "`library`"),
+        (bad(correct_endmembers=False), "`correct_endmembers` is False, but no"),
+        (bad(endmembers=np.eye(3, 40), num_endmembers=4, correct_endmembers=False), "only 3 of the 4 endmembers"),
         (bad(brightness="dark"), "`brightness`"),
         (bad(strength=0.0), "`strength`"),
         (bad(strength="all"), "`strength`"),

@@ -144,7 +144,37 @@ def test_weights_are_a_mean_of_old_and_new(tmp_path, monkeypatch):
     assert any(not torch.equal(found[1.0][name], own) for name, own in pipe.unet.state_dict().items())
 
 
-def test_endmembers_of_the_scene_are_the_mean_of_several_extractions(tmp_path, monkeypatch):
+def test_weights_stay_where_there_is_hardly_any_noise(tmp_path):
+    """Training would change them, and nothing but the misfit of the scene could be learned."""
+    cube, wavelengths, endmembers = tiny_scene(height=12, width=10)
+    bent = endmembers * (1 + 0.3 * np.sin(np.linspace(0, 20, endmembers.shape[1])))
+    pipe = tiny_pipeline()
+    known = {"wavelengths": wavelengths, "fixed_endmembers": bent}
+    errors = adapt_to_scene(pipe, cube, tmp_path, 3, 1e-2, quiet=True, **known)
+    assert errors["noise_share"] < 0.2 and errors["after"] == errors["before"]
+    adapted = SemiBlindUnmixingPipeline.from_pretrained(tmp_path)
+    assert all(torch.equal(value, adapted.unet.state_dict()[name]) for name, value in pipe.unet.state_dict().items())
+    assert not (tmp_path / ".training").exists()
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3])
+def test_endmembers_that_leave_misfit_go_a_part_of_the_way_to_least_squares(monkeypatch, size):
+    cube, wavelengths, endmembers = tiny_scene(height=16, width=16)
+    prepared = tiny_pipeline().processor.preprocess(cube, wavelengths)[0]
+    truth = torch.as_tensor(endmembers, dtype=torch.float32)
+    wrong = truth * (1 + size * torch.linspace(0, 20, endmembers.shape[1]).sin())
+    monkeypatch.setattr(
+        "hsunmix.training.adaptation.extract_endmembers", lambda *args, **kwargs: SimpleNamespace(endmembers=wrong)
+    )
+    found = consensus_endmembers(prepared, 3, quiet=True)
+    before, after = (spectral_angle(one, truth).mean() for one in (wrong, found))
+    if size:
+        assert 0.7 < after / before < 0.95
+    else:
+        assert after < 0.003  # noise is all that they leave
+
+
+def test_endmembers_of_the_scene_are_the_median_of_several_extractions(tmp_path, monkeypatch):
     """With the parts in any order, and on the good bands only; the adapted pipeline takes them."""
     cube, wavelengths, _ = tiny_scene(height=16, width=16)
     cube[..., 3] = np.nan
@@ -162,14 +192,17 @@ def test_endmembers_of_the_scene_are_the_mean_of_several_extractions(tmp_path, m
     monkeypatch.setattr("hsunmix.training.adaptation.extract_endmembers", shuffled)
     adapt_to_scene(pipe, cube, tmp_path, 1, quiet=True, wavelengths=wavelengths, num_endmembers=3)
     saved = read_library(tmp_path / "endmembers.hdr")
-    mean = pipe.processor.spectra(saved, prepared, "endmembers")
-    matched = torch.stack([one[match_endmembers(mean, one)] for one in sets])
-    assert len(sets) == 3 and (mean >= matched.amin(0) * 0.99).all() and (mean <= matched.amax(0) * 1.01).all()
+    median = pipe.processor.spectra(saved, prepared, "endmembers")
+    matched = torch.stack([one[match_endmembers(median, one)] for one in sets])
+    assert len(sets) == 3 and (median >= matched.amin(0) * 0.99).all() and (median <= matched.amax(0) * 1.01).all()
     apart = spectral_angle(matched, matched.roll(1, 0)).mean()
-    assert spectral_angle(mean, matched).mean() < 0.7 * apart
+    assert spectral_angle(median, matched).mean() < 0.7 * apart
     adapted = SemiBlindUnmixingPipeline.from_pretrained(tmp_path)
-    out = adapted(cube, wavelengths, endmembers=saved, generator=torch.Generator().manual_seed(0))
-    assert out.endmembers[0].shape == (3, 24)
+    out = adapted(
+        cube, wavelengths, endmembers=saved, correct_endmembers=False, generator=torch.Generator().manual_seed(0)
+    )
+    start = pipe.processor.spectra(out.coarse_endmembers[0], prepared, "endmembers")
+    assert out.endmembers[0].shape == (3, 24) and spectral_angle(start, median).max() < 1e-3
 
 
 def test_the_number_of_endmembers_is_estimated_where_nobody_says_it():
@@ -204,12 +237,12 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert main([*command, "--resume"]) == 0
     said = capsys.readouterr()
     folder = tmp_path / "adapted"
-    assert f"--checkpoint {folder} -o out --endmembers {folder / 'endmembers.hdr'}\n" in said.out
+    assert f"--checkpoint {folder} -o out --endmembers {folder / 'endmembers.hdr'} --no-correction\n" in said.out
     assert "abundance RMSE on scenes mixed from this one: 0." in said.out and "INFO" not in said.err
     assert not (tmp_path / "adapted" / ".training").exists()
     assert main(["info", str(tmp_path / "adapted")]) == 0
     assert "scene.npz, from base (num_endmembers 3," in capsys.readouterr().out
-    known = ["--checkpoint", str(folder), "--endmembers", str(folder / "endmembers.hdr")]
+    known = ["--checkpoint", str(folder), "--endmembers", str(folder / "endmembers.hdr"), "--no-correction"]
     assert main(["unmix", str(tmp_path / "scene.npz"), *known, "-o", str(tmp_path / "out"), "-q"]) == 0
     assert main([*command]) == 2
     assert "already holds model_index.json" in capsys.readouterr().err
