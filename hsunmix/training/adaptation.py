@@ -330,7 +330,8 @@ def adapt_to_scene(
         if found is not None:
             wavelengths = prepared[0].wavelengths
             spectra = call["endmembers"] if wavelengths is None else found
-            write_library(folder / "endmembers", spectra.numpy(), wavelengths=wavelengths)
+            names = [f"endmember {k + 1}" for k in range(len(spectra))]
+            write_library(folder / "endmembers", spectra.numpy(), names, wavelengths)
         after = _error(pipe.unet, fresh, loss)
     finally:
         pipe.unet = own
