@@ -332,7 +332,7 @@ def adapt_to_scene(
             spectra = call["endmembers"] if wavelengths is None else found
             names = [f"endmember {k + 1}" for k in range(len(spectra))]
             write_library(folder / "endmembers", spectra.numpy(), names, wavelengths)
-        after = _error(pipe.unet, fresh, loss)
+        after = before if adapted is own else _error(adapted, fresh, loss)
     finally:
         pipe.unet = own
     shutil.rmtree(work, ignore_errors=True)
