@@ -9,12 +9,13 @@ from .consistency import (
     fcls,
     nnls,
     normal_equations,
+    robust_endmember_step,
     solve_nonnegative,
     solve_on_support,
 )
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
-from .noise import estimate_noise
+from .noise import estimate_noise, noise_share
 from .nonlinear import (
     MIXING_MODELS,
     LinearPart,
@@ -53,8 +54,10 @@ __all__ = [
     "mix_linear",
     "mix_postnonlinear",
     "nnls",
+    "noise_share",
     "normal_equations",
     "project_simplex",
+    "robust_endmember_step",
     "scatter",
     "smooth_error",
     "solve_nonnegative",

@@ -15,6 +15,12 @@ from typing import Any
 
 import torch
 
+from .noise import noise_share
+
+# Of the way, at most: all of it, real scenes are worse again. And the power of the share of model errors: with less of
+# it, steps under noise of 30 dB make angles larger.
+_ROBUST_STEP, _ROBUST_POWER = 0.75, 3
+
 
 def normal_equations(
     pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float = 1.0
@@ -300,3 +306,40 @@ def endmember_step(
     deviation = std * posterior.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     kept = std.T == 0
     return torch.where(kept, prior.double(), moved).to(pixels.dtype), deviation.T.to(pixels.dtype)
+
+
+def robust_endmember_step(
+    pixels: torch.Tensor,
+    scaled_abundances: torch.Tensor,
+    noise_std: torch.Tensor,
+    prior: torch.Tensor,
+    prior_std: torch.Tensor,
+) -> torch.Tensor:
+    """E-step where model errors rule: a part of the way to where most of the pixels would have the endmembers.
+
+    Model errors grow with brightness, so that every pixel counts as if it was as bright as all others; and those that
+    the endmembers explain badly, which may hold other materials, hardly count (Geman and McClure's M-estimator, 1987).
+    Least squares of all pixels would follow just these. Noise, which abundances without negative values hold as a
+    bias, would be followed too: the more of the residual it is, the shorter the step.
+
+    Args:
+        pixels: (N, B) spectra.
+        scaled_abundances: (N, R) `b = s * a`, least squares with `prior`.
+        noise_std: (B,) standard deviation of the noise of the sensor.
+        prior: (R, B) endmembers.
+        prior_std: (R, B) or broadcastable: how far each may be off; 0 keeps an endmember exactly.
+
+    Returns:
+        (R, B) endmembers, in the dtype of `pixels`.
+    """
+    residual = pixels - scaled_abundances @ prior
+    squares, noise = residual.square().mean(1), noise_std.square().mean()
+    brightness = scaled_abundances.sum(1).square().clamp_min(1e-12)
+    error = ((squares - noise) / brightness.clamp_min(1e-3 * brightness.median())).median().clamp_min(0)
+    variance = noise + error * brightness
+    relative = squares / variance
+    weight = (1 + relative / relative.median().clamp_min(1e-12)).square().reciprocal() / variance
+    weight = (weight / weight.mean()).sqrt()[:, None]
+    std = (noise_std.square() + (squares.mean() - noise).clamp_min(0)).sqrt()
+    moved, _ = endmember_step(weight * pixels, weight * scaled_abundances, std, prior, prior_std)
+    return torch.lerp(prior, moved, _ROBUST_STEP * (1 - noise_share(residual, noise_std)) ** _ROBUST_POWER)

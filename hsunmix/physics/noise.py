@@ -40,6 +40,19 @@ def estimate_noise(pixels: torch.Tensor, floor: float = 1e-7) -> torch.Tensor:
     return variance.clamp_min(0).sqrt().clamp_min(lower).to(pixels.dtype)
 
 
+def noise_share(residual: torch.Tensor, noise_std: torch.Tensor) -> float:
+    """How much of a residual is noise.
+
+    Args:
+        residual: (N, B).
+        noise_std: (B,).
+
+    Returns:
+        Ratio of the mean squares, 1 at most.
+    """
+    return float((noise_std.square().mean() / residual.square().mean().clamp_min(1e-30)).clamp_max(1))
+
+
 def _regress_on_all(y: torch.Tensor) -> torch.Tensor:
     """The residual variance of one band given all others is 1 / (C^-1)_ii, with C the correlation matrix."""
     scale = y.square().mean(0).sqrt().clamp_min(1e-12)

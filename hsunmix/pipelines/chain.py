@@ -19,6 +19,7 @@ from ..physics import (
     gather_evidence,
     leaked_abundances,
     linear_part,
+    robust_endmember_step,
     scatter,
     smooth_error,
     split_brightness,
@@ -43,7 +44,6 @@ _CALIBRATION_CORRECTED = (2.0, 2.0)
 # Factor of the variance that the endmember network expects: on simulated scenes of held-out materials its errors are
 # 1.0 (10 dB) to 1.7 times (30 dB) smaller than it says, those of corrected spectra about as large as they say.
 _NETWORK_VARIANCE = 0.5
-_QUIET_SHARE = 0.3  # of the way to a prediction that may be further off than the noise; all of it harms as often
 _LEAST_LEFT = 0.25  # of the variance, whatever following the prediction saves
 _LEAK_SHARE = 0.5  # of the leak of given endmembers that is taken out of the data, half of its variance with it
 
@@ -72,6 +72,8 @@ class Chain:
         moved_endmembers: (R, K) the start after one closed-form step onto the data. Repeated, that step only drifts
             (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
+        fitted_endmembers: (R, K) the start, or where most pixels would have it, as far as noise doesn't rule and all
+            pixels have placed it.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
@@ -101,6 +103,7 @@ class Chain:
     scaled_abundances: torch.Tensor = field(init=False)
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
+    fitted_endmembers: torch.Tensor = field(init=False)
     leak: torch.Tensor = field(init=False)
     statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
@@ -131,13 +134,12 @@ class Chain:
             self._gather()
             self.scaled_abundances = self.evidence.scaled_abundances
         self.statistics = self.evidence.statistics()
-        self.moved_endmembers, self.moved_std = endmember_step(
-            self.cube.pixels,
-            self.scaled_abundances,
-            self.evidence.noise_std,
-            self.coarse_endmembers,
-            ANCHOR_STD * self.scale.expand_as(self.coarse_endmembers),
-        )
+        data, start = (self.cube.pixels, self.scaled_abundances), self.coarse_endmembers
+        anchor = ANCHOR_STD * self.scale.expand_as(start)
+        self.moved_endmembers, self.moved_std = endmember_step(*data, self.evidence.noise_std, start, anchor)
+        self.fitted_endmembers = start
+        if self.extracted:
+            self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, anchor)
         self._record()
 
     @property
@@ -281,13 +283,14 @@ class Chain:
         what a spectrum looks like, which shows outside of it. There the two are weighed by their errors, that of the
         extraction being the noise that is left after projection on R of K dimensions.
         """
-        rank, bands = self.coarse_endmembers.shape
-        basis = torch.linalg.qr(self.coarse_endmembers.double().T)[0]  # [K, R]
-        move = (clean - self.coarse_endmembers).double()
+        rank, bands = self.fitted_endmembers.shape
+        basis = torch.linalg.qr(self.fitted_endmembers.double().T)[0]  # [K, R]
+        move = (clean - self.fitted_endmembers).double()
         move = move - (move @ basis) @ basis.T
         variance = self.cube.noise_std.double().square() * rank / bands
-        weight = variance / (variance + std.double().square().clamp_min(1e-12))
-        return (self.coarse_endmembers + weight * move).to(clean.dtype).clamp_min(0)
+        expected = std.double().square()
+        weight = (variance - expected).clamp_min(0) / (variance + expected)  # nothing where the network says less
+        return (self.fitted_endmembers + weight * move).to(clean.dtype).clamp_min(0)
 
     def _weigh_start(self, clean: torch.Tensor, std: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Prediction and start of each endmember, weighed by their expected errors, and what error is left.
@@ -296,8 +299,9 @@ class Chain:
         placed for no better.
         """
         assert self.start_error is not None
-        share = network_share(self.coarse_endmembers, self.start_error, self.cube.noise_std, std)
-        return self.coarse_endmembers + share * (clean - self.coarse_endmembers), share.sqrt() * std
+        start, noise_std = self.coarse_endmembers, self.cube.noise_std
+        share = network_share(start, self.start_error, noise_std, clean, std, self.moved_endmembers)
+        return self.fitted_endmembers + share * (clean - self.fitted_endmembers), share.sqrt() * std
 
     @staticmethod
     def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:
@@ -305,24 +309,33 @@ class Chain:
 
 
 def network_share(
-    start: torch.Tensor, start_error: torch.Tensor, noise_std: torch.Tensor, std: torch.Tensor
+    start: torch.Tensor,
+    start_error: torch.Tensor,
+    noise_std: torch.Tensor,
+    predicted: torch.Tensor,
+    std: torch.Tensor,
+    moved: torch.Tensor,
 ) -> torch.Tensor:
     """Weight (..., R, 1) of predicted spectra against the start that extraction has placed, by their expected errors.
 
-    Extraction leaves noise to correct; what else it leaves, networks have hardly learned to see. So a prediction that
-    is expected to be further off than the noise of one pixel counts less.
+    Extraction leaves noise to correct; what else it leaves, networks have hardly learned to see. So the nearer the
+    expected error of a prediction comes to the noise of one pixel, the less it counts, but for what the data confirm:
+    the part of its step that lies along theirs. Beyond that noise it doesn't count at all.
 
     Args:
         start: (..., R, K) spectra.
         start_error: (..., R) how far off they are expected to be, radians.
         noise_std: (..., K) of a pixel.
-        std: (..., R, K) expected errors of the prediction.
+        predicted: (..., R, K) spectra.
+        std: (..., R, K) their expected errors.
+        moved: (..., R, K) the start after an E-step.
     """
     expected = std.square().sum(-1, keepdim=True)  # [..., R, 1]
     error = (start_error[..., None] * start.norm(dim=-1, keepdim=True)).square()
     share = error / (error + _NETWORK_VARIANCE * expected).clamp_min(1e-12)
-    noisy = expected < noise_std.square().sum(-1)[..., None, None]
-    return torch.where(noisy, share, _QUIET_SHARE * share)
+    agreement = torch.cosine_similarity(predicted - start, moved - start, dim=-1)[..., None].clamp_min(0)
+    doubt = expected / noise_std.square().sum(-1)[..., None, None]
+    return torch.where(doubt < 1, share * (1 - (1 - agreement.square()) * doubt), 0.0)
 
 
 def seen_share(evidence: Evidence, noise_std: torch.Tensor) -> float:

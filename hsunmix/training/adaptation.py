@@ -11,7 +11,7 @@ Where nothing but the number of endmembers is known, the scene also gets endmemb
 extraction: the median of several, each from other pixels and starts (bagging: Breiman, Machine Learning 1996).
 
 Where there is hardly any noise, the data have the last word, and maps don't hang on the weights: these stay as they
-are. But what is left of the pixels there is misfit, and endmembers go a part of the way to where there is least of it.
+are.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from tqdm.auto import tqdm
 from ..data import write_library
 from ..endmembers import estimate_num_endmembers, extract_endmembers, match_endmembers
 from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
-from ..physics import Evidence, endmember_step, gather_evidence, scatter, unit_rows
+from ..physics import gather_evidence, noise_share, scatter, unit_rows
 from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
-from ..pipelines.chain import ANCHOR_STD, EXTRACTED_SHARE, calibration
+from ..pipelines.chain import EXTRACTED_SHARE, calibration
 from ..pipelines.processor import PreparedCube
 from .arguments import argument_parser
 from .crops import random_crop
@@ -45,9 +45,6 @@ _NOISE_FACTOR = 1.25  # noise of the mixed scenes: that of the cube, times or di
 _ANGLE_WEIGHT = 0.5
 _ADAPTED_SHARE = 0.25  # of the adapted weights in the mean
 _EXTRACTIONS = 16  # whose median the endmembers of a scene are
-# Of the way to the least squares of an E-step, at most. On real and on variable simulated scenes without noise maps
-# are 0 to 9 % better there and angles no worse; at half of the way the angles of real scenes are.
-_STEP = 0.25
 _QUIET = 0.2  # share of the noise in the residual, below which a scene counts as quiet
 _WORK = ".training"
 
@@ -155,19 +152,6 @@ class SceneExamples(Dataset):
             "level": torch.tensor(level if precision > 0 else torch.nan),
             "valid": valid,
         }
-
-
-def noise_share(residual: torch.Tensor, noise_std: torch.Tensor) -> float:
-    """How much of a residual is noise.
-
-    Args:
-        residual: (N, K).
-        noise_std: (K,).
-
-    Returns:
-        Ratio of the mean squares, 1 at most.
-    """
-    return float((noise_std.square().mean() / residual.square().mean().clamp_min(1e-30)).clamp_max(1))
 
 
 def sample_endmembers(endmembers: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -313,7 +297,8 @@ def adapt_to_scene(
     examples = partial(SceneExamples, prepared[0], output)
     fresh = examples(seed + 2, 8)
     before = _error(network, fresh, loss)
-    share = noise_share(_residual(prepared[0], fresh.endmembers), fresh.noise_std)
+    mixed = gather_evidence(prepared[0].pixels, fresh.endmembers, fresh.noise_std).scaled_abundances @ fresh.endmembers
+    share = noise_share(prepared[0].pixels - mixed, fresh.noise_std)
     own = adapted = pipe.unet
     if share >= _QUIET:
         if not train(args, network, loss, partial(examples, seed + 1), fresh):
@@ -342,7 +327,7 @@ def adapt_to_scene(
 def consensus_endmembers(
     cube: PreparedCube, num_endmembers: int | None = None, seed: int = 0, quiet: bool = False
 ) -> torch.Tensor:
-    """Median of the endmembers that several extractions find, after a part of an E-step: the less noise the larger.
+    """Median of the endmembers that several extractions find.
 
     Args:
         cube: the prepared scene, K good bands.
@@ -366,18 +351,7 @@ def consensus_endmembers(
         sets.append(found[match_endmembers(sets[0], found)] if sets else found)
     found = torch.stack(sets)  # [_EXTRACTIONS, R, K]
     norm = found.norm(dim=2, keepdim=True)
-    spectra = unit_rows((found / norm).quantile(0.5, dim=0)) * norm.quantile(0.5, dim=0)
-    evidence = gather_evidence(cube.pixels, spectra, cube.noise_std)
-    anchor = ANCHOR_STD * spectra.amax(1, keepdim=True).expand_as(spectra)
-    moved, _ = endmember_step(cube.pixels, evidence.scaled_abundances, evidence.noise_std, spectra, anchor)
-    share = noise_share(_residual(cube, spectra, evidence), cube.noise_std)
-    return spectra + _STEP * (1 - share) * (moved - spectra)
-
-
-def _residual(cube: PreparedCube, endmembers: torch.Tensor, evidence: Evidence | None = None) -> torch.Tensor:
-    """(N, K) what non-negative least squares with free brightness leaves."""
-    evidence = evidence or gather_evidence(cube.pixels, endmembers, cube.noise_std)
-    return cube.pixels - evidence.scaled_abundances @ endmembers
+    return unit_rows((found / norm).quantile(0.5, dim=0)) * norm.quantile(0.5, dim=0)
 
 
 @torch.no_grad()

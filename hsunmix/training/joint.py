@@ -95,7 +95,8 @@ class JointModel(nn.Module):
     @staticmethod
     def _endmembers(lines: torch.Tensor, std: torch.Tensor, scale: torch.Tensor, batch: dict) -> torch.Tensor:
         start, predicted = batch["coarse_endmembers"], (lines + 1) / 2 * scale
-        share = network_share(start, batch["start_error"], batch["noise_std"], std)
+        moved = batch["moved_endmembers"]
+        share = network_share(start, batch["start_error"], batch["noise_std"], predicted, std, moved)
         weighed = start + share * (predicted - start)
         endmembers = torch.where(batch["extracted"][:, None, None], weighed, predicted).clamp_min(0)
         peak = endmembers.amax(-1, keepdim=True).clamp_min(1e-3)

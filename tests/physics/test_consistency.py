@@ -13,7 +13,9 @@ from hsunmix.physics import (
     fcls,
     nnls,
     normal_equations,
+    robust_endmember_step,
     solve_nonnegative,
+    spectral_angle,
 )
 
 
@@ -168,6 +170,50 @@ def test_endmember_step_equals_its_ridge_problem():
         target = b.T @ pixels[:, band] / noise[band] ** 2 + endmembers[:, band] / std[:, band] ** 2
         torch.testing.assert_close(found[:, band], torch.linalg.solve(system, target).clamp_min(0))
         torch.testing.assert_close(deviation[:, band], torch.linalg.inv(system).diagonal().sqrt())
+
+
+def foreign_scene(noise, seed=0):
+    """Pixels in sun and shade, an eighth of them of another material, and endmembers that are slightly off."""
+    g = torch.Generator().manual_seed(seed)
+    truth = 0.2 + 0.6 * torch.rand(3, 60, generator=g, dtype=torch.float64)
+    abundances = torch.distributions.Dirichlet(torch.ones(3, dtype=torch.float64)).sample((800,))
+    foreign = torch.rand(60, generator=g, dtype=torch.float64)
+    spectra = abundances @ truth
+    spectra[:100] = 0.5 * (spectra[:100] + foreign)
+    brightness = torch.linspace(0.1, 1.5, 800, dtype=torch.float64)[torch.randperm(800, generator=g)]
+    pixels = brightness[:, None] * spectra + noise * torch.randn(800, 60, generator=g, dtype=torch.float64)
+    start = truth * (1 + 0.1 * torch.randn(3, 60, generator=g, dtype=torch.float64))
+    noise_std = torch.full((60,), noise, dtype=torch.float64)
+    return pixels, nnls(pixels, start), noise_std, start, torch.full_like(start, 0.05), truth
+
+
+def test_robust_endmember_step_follows_most_pixels_where_least_squares_follow_the_others():
+    torch.manual_seed(0)
+    *scene, truth = foreign_scene(noise=1e-4)
+    start, robust, plain = scene[3], robust_endmember_step(*scene), endmember_step(*scene)[0]
+    off, robust_off, plain_off = (spectral_angle(one, truth).mean() for one in (start, robust, plain))
+    assert robust_off < 0.5 * off and robust_off < 0.75 * plain_off
+
+
+def test_robust_endmember_step_is_the_same_in_every_unit_and_keeps_fixed_endmembers():
+    torch.manual_seed(0)
+    pixels, b, noise_std, start, std, _ = foreign_scene(noise=1e-3)
+    moved = robust_endmember_step(pixels, b, noise_std, start, std)
+    scaled = robust_endmember_step(50 * pixels, b, 50 * noise_std, 50 * start, 50 * std)
+    torch.testing.assert_close(scaled, 50 * moved)
+    order = torch.randperm(len(pixels))
+    torch.testing.assert_close(robust_endmember_step(pixels[order], b[order], noise_std, start, std), moved)
+    std[1] = 0
+    kept = robust_endmember_step(pixels, b, noise_std, start, std)
+    assert torch.equal(kept[1], start[1]) and (kept[[0, 2]] - start[[0, 2]]).abs().amax(1).min() > 0.01
+
+
+def test_robust_endmember_step_stays_where_noise_is_all_that_endmembers_leave():
+    torch.manual_seed(0)
+    pixels, b, noise_std, start, std, truth = foreign_scene(noise=0.3)
+    assert (robust_endmember_step(pixels, b, noise_std, start, std) - start).abs().max() < 1e-3
+    dark = torch.zeros_like(pixels)
+    assert torch.equal(robust_endmember_step(dark, torch.zeros_like(b), noise_std, start, std), start)
 
 
 def test_wrong_number_of_bands_is_refused():

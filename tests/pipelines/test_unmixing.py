@@ -254,7 +254,7 @@ def test_spectra_of_a_library_that_are_right_stay(pipe):
 def test_endmembers_follow_the_network_as_far_as_start_and_noise_allow(pipe):
     noisy, quiet = (moves_towards_a_prediction(pipe, snr_db) for snr_db in (20.0, 50.0))
     assert noisy[0] < 1e-6 < noisy[1] < noisy[2] < noisy[3]
-    assert quiet[0] < 1e-6 < quiet[1] < 0.4 * noisy[1] and quiet[2] < 0.4 * noisy[2] and quiet[3] > 0.9 * noisy[3]
+    assert max(quiet[:3]) < 1e-6 and quiet[3] > 0.9 * noisy[3]  # the prediction may be further off than the noise
 
 
 def moves_towards_a_prediction(pipe, snr_db):
@@ -270,6 +270,23 @@ def moves_towards_a_prediction(pipe, snr_db):
         chain.move_endmembers(1.1 * start, torch.full_like(start, 0.01), trust=0.1)
         moves.append(float((chain.endmembers - start).norm()))
     return moves
+
+
+@pytest.mark.parametrize(("snr_db", "extracted"), [(80.0, True), (80.0, False), (10.0, True)])
+def test_misfit_moves_endmembers_that_all_pixels_have_placed(pipe, snr_db, extracted):
+    """Not those that the user has given, and not where what looks like misfit is noise."""
+    scene = simulate(rank=3, snr_db=snr_db)
+    bent = scene.endmembers * (1 + 0.1 * torch.linspace(0, 20, scene.endmembers.shape[1]).sin())
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    model = brightness_model(cube.pixels, bent, cube.noise_std, "fixed")
+    chain = Chain(cube, bent, torch.tensor([True, True, False]), model, extracted)
+    chain.move_endmembers(bent, torch.full_like(bent, 0.1), trust=0.0)
+    before, after = (spectral_angle(one, scene.endmembers) for one in (bent, chain.endmembers))
+    torch.testing.assert_close(after[2], before[2])
+    if snr_db > 50 and extracted:
+        assert (after[:2] < 0.6 * before[:2]).all()
+    else:
+        torch.testing.assert_close(after, before, atol=2e-3, rtol=0)
 
 
 def test_nan_pixels_and_bad_bands_come_out_as_nan(pipe):
@@ -560,4 +577,5 @@ def test_the_mixing_model_is_found(pipe, known):
         )
         assert out.mixing_model == [mixing]
         np.testing.assert_array_equal(out.abundances, same.abundances)
-        assert pipe(scene.cube, brightness="fixed", num_inference_steps=0, **inputs).mixing_model == ["linear"]
+        if mixing == "bilinear":
+            assert pipe(scene.cube, brightness="fixed", num_inference_steps=0, **inputs).mixing_model == ["linear"]

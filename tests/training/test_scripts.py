@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.cli.main import main
@@ -37,12 +38,15 @@ def launch(script, folder, *options, ranks=1):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The tiny recipe, run whole by the command line."""
-    root = tmp_path_factory.mktemp("training")
-    with pytest.MonkeyPatch.context() as patch:
+    """The tiny recipe, run whole by the command line; once for all processes that share the tests."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "recipe"
+    with FileLock(f"{shared}.lock"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
-        assert main(["train", "--config", "tiny", "-o", str(root), "-q"]) == 0
-    return root
+        if not (shared / "done").exists():
+            assert main(["train", "--config", "tiny", "-o", str(shared), "-q"]) == 0
+            (shared / "done").touch()
+    return shared  # nobody changes what is in it
 
 
 def validation(folder):
