@@ -317,10 +317,10 @@ def robust_endmember_step(
 ) -> torch.Tensor:
     """E-step where model errors rule: a part of the way to where most of the pixels would have the endmembers.
 
-    Model errors grow with brightness, so that every pixel counts as if it was as bright as all others; and those that
-    the endmembers explain badly, which may hold other materials, hardly count (Geman and McClure's M-estimator, 1987).
-    Least squares of all pixels would follow just these. Noise, which abundances without negative values hold as a
-    bias, would be followed too: the more of the residual it is, the shorter the step.
+    Model errors grow with brightness, so that every pixel counts as if it was as bright as all others; and only the
+    half of them counts that the endmembers explain best (least trimmed squares: Rousseeuw, JASA 1984). Least squares of all
+    would follow the others, which may hold other materials. Noise, which abundances without negative values hold as
+    a bias, would be followed too: the more of the residual it is, the shorter the step.
 
     Args:
         pixels: (N, B) spectra.
@@ -338,7 +338,7 @@ def robust_endmember_step(
     error = ((squares - noise) / brightness.clamp_min(1e-3 * brightness.median())).median().clamp_min(0)
     variance = noise + error * brightness
     relative = squares / variance
-    weight = (1 + relative / relative.median().clamp_min(1e-12)).square().reciprocal() / variance
+    weight = torch.where(relative <= relative.median(), variance.reciprocal(), 0.0)
     weight = (weight / weight.mean()).sqrt()[:, None]
     std = (noise_std.square() + (squares.mean() - noise).clamp_min(0)).sqrt()
     moved, _ = endmember_step(weight * pixels, weight * scaled_abundances, std, prior, prior_std)

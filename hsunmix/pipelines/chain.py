@@ -19,6 +19,7 @@ from ..physics import (
     gather_evidence,
     leaked_abundances,
     linear_part,
+    noise_share,
     robust_endmember_step,
     scatter,
     smooth_error,
@@ -74,6 +75,7 @@ class Chain:
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where most pixels would have it, as far as noise doesn't rule and all
             pixels have placed it.
+        residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
@@ -104,6 +106,7 @@ class Chain:
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
     fitted_endmembers: torch.Tensor = field(init=False)
+    residual_noise: float = field(init=False)
     leak: torch.Tensor = field(init=False)
     statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
@@ -137,6 +140,7 @@ class Chain:
         data, start = (self.cube.pixels, self.scaled_abundances), self.coarse_endmembers
         anchor = ANCHOR_STD * self.scale.expand_as(start)
         self.moved_endmembers, self.moved_std = endmember_step(*data, self.evidence.noise_std, start, anchor)
+        self.residual_noise = noise_share(data[0] - data[1] @ start, self.cube.noise_std)
         self.fitted_endmembers = start
         if self.extracted:
             self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, anchor)
@@ -300,7 +304,9 @@ class Chain:
         """
         assert self.start_error is not None
         start, noise_std = self.coarse_endmembers, self.cube.noise_std
-        share = network_share(start, self.start_error, noise_std, clean, std, self.moved_endmembers)
+        share = network_share(
+            start, self.start_error, noise_std, clean, std, self.moved_endmembers, self.residual_noise
+        )
         return self.fitted_endmembers + share * (clean - self.fitted_endmembers), share.sqrt() * std
 
     @staticmethod
@@ -315,12 +321,14 @@ def network_share(
     predicted: torch.Tensor,
     std: torch.Tensor,
     moved: torch.Tensor,
+    residual_noise: float = 1.0,
 ) -> torch.Tensor:
     """Weight (..., R, 1) of predicted spectra against the start that extraction has placed, by their expected errors.
 
     Extraction leaves noise to correct; what else it leaves, networks have hardly learned to see. So the nearer the
     expected error of a prediction comes to the noise of one pixel, the less it counts, but for what the data confirm:
-    the part of its step that lies along theirs. Beyond that noise it doesn't count at all.
+    the part of its step that lies along theirs. Beyond that noise a half of this part counts, where it is no model
+    error that data and network follow.
 
     Args:
         start: (..., R, K) spectra.
@@ -329,13 +337,14 @@ def network_share(
         predicted: (..., R, K) spectra.
         std: (..., R, K) their expected errors.
         moved: (..., R, K) the start after an E-step.
+        residual_noise: share of the noise in what the start leaves of the pixels.
     """
     expected = std.square().sum(-1, keepdim=True)  # [..., R, 1]
     error = (start_error[..., None] * start.norm(dim=-1, keepdim=True)).square()
     share = error / (error + _NETWORK_VARIANCE * expected).clamp_min(1e-12)
-    agreement = torch.cosine_similarity(predicted - start, moved - start, dim=-1)[..., None].clamp_min(0)
+    confirmed = torch.cosine_similarity(predicted - start, moved - start, dim=-1)[..., None].clamp_min(0).square()
     doubt = expected / noise_std.square().sum(-1)[..., None, None]
-    return torch.where(doubt < 1, share * (1 - (1 - agreement.square()) * doubt), 0.0)
+    return share * torch.where(doubt < 1, 1 - (1 - confirmed) * doubt, 0.5 * residual_noise**2 * confirmed)
 
 
 def seen_share(evidence: Evidence, noise_std: torch.Tensor) -> float:
