@@ -318,9 +318,9 @@ def robust_endmember_step(
     """E-step where model errors rule: a part of the way to where most of the pixels would have the endmembers.
 
     Model errors grow with brightness, so that every pixel counts as if it was as bright as all others; and only the
-    half of them counts that the endmembers explain best (least trimmed squares: Rousseeuw, JASA 1984). Least squares of all
-    would follow the others, which may hold other materials. Noise, which abundances without negative values hold as
-    a bias, would be followed too: the more of the residual it is, the shorter the step.
+    half of them counts that the endmembers explain best (least trimmed squares: Rousseeuw, JASA 1984). Least squares
+    of all would follow the others, which may hold other materials. Noise, which abundances without negative values
+    hold as a bias, would be followed too: the more of the residual it is, the shorter the step.
 
     Args:
         pixels: (N, B) spectra.
