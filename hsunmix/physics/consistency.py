@@ -17,8 +17,8 @@ import torch
 
 from .noise import noise_share
 
-# Of the way, at most: all of it, real scenes are worse again. And the power of the share of model errors: with less of
-# it, steps under noise of 30 dB make angles larger.
+# Of the way, at most: all of it, maps of some real starts are an eighth worse. And the power of the share of model
+# errors: with less of it, steps under noise of 30 dB make angles larger.
 _ROBUST_STEP, _ROBUST_POWER = 0.75, 3
 
 

@@ -14,7 +14,7 @@ from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
 from hsunmix.evaluation.benchmark import closed_form
 from hsunmix.physics import brightness_model, spectral_angle, unit_rows
 from hsunmix.pipelines import starts
-from hsunmix.pipelines.chain import Chain
+from hsunmix.pipelines.chain import Chain, network_share
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
 
 from .tiny import tiny_inputs, tiny_pipeline
@@ -270,6 +270,28 @@ def moves_towards_a_prediction(pipe, snr_db):
         chain.move_endmembers(1.1 * start, torch.full_like(start, 0.01), trust=0.1)
         moves.append(float((chain.endmembers - start).norm()))
     return moves
+
+
+def test_predicted_spectra_count_as_far_as_noise_is_larger_or_the_data_confirm_them():
+    start = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    moved = start + torch.tensor([[0.0, 0.0, 0.01, 0.0]])
+    along, across, against = (
+        start + 0.1 * torch.tensor([one]) for one in ([0, 0, 1.0, 0], [0, 0, 0, 1.0], [0, 0, -1.0, 0])
+    )
+
+    def share(predicted, error, residual_noise=1.0):
+        known = torch.tensor([0.1]), torch.full((4,), 0.1), predicted, torch.full_like(start, error), moved
+        return float(network_share(start, *known, residual_noise))
+
+    for error in (0.02, 0.05, 0.0999):
+        assert (
+            share(across, error)
+            == share(against, error)
+            == pytest.approx(share(along, error) * (1 - (error / 0.1) ** 2), abs=1e-6)
+        )
+    assert 0 < share(along, 0.0999) < share(along, 0.02)
+    assert share(across, 0.2) == 0 < share(along, 0.2) < 0.5 * share(along, 0.0999)
+    assert share(along, 0.2, residual_noise=0.1) == pytest.approx(0.01 * share(along, 0.2))
 
 
 @pytest.mark.parametrize(("snr_db", "extracted"), [(80.0, True), (80.0, False), (10.0, True)])
