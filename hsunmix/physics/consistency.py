@@ -332,14 +332,15 @@ def robust_endmember_step(
     Returns:
         (R, B) endmembers, in the dtype of `pixels`.
     """
-    residual = pixels - scaled_abundances @ prior
+    b, prior = scaled_abundances.to(pixels.dtype), prior.to(pixels.dtype)
+    residual = pixels - b @ prior
     squares, noise = residual.square().mean(1), noise_std.square().mean()
-    brightness = scaled_abundances.sum(1).square().clamp_min(1e-12)
-    error = ((squares - noise) / brightness.clamp_min(1e-3 * brightness.median())).median().clamp_min(0)
-    variance = noise + error * brightness
+    brightness = b.sum(1).square().clamp_min(1e-12)
+    brightness = brightness.clamp_min(1e-3 * brightness.median())  # darker pixels say nothing
+    variance = noise + ((squares - noise) / brightness).median().clamp_min(0) * brightness
     relative = squares / variance
     weight = torch.where(relative <= relative.median(), variance.reciprocal(), 0.0)
-    weight = (weight / weight.mean()).sqrt()[:, None]
+    weight = (weight * brightness.mean() / (weight * brightness).mean()).sqrt()[:, None]
     std = (noise_std.square() + (squares.mean() - noise).clamp_min(0)).sqrt()
-    moved, _ = endmember_step(weight * pixels, weight * scaled_abundances, std, prior, prior_std)
+    moved, _ = endmember_step(weight * pixels, weight * b, std, prior, prior_std)
     return torch.lerp(prior, moved, _ROBUST_STEP * (1 - noise_share(residual, noise_std)) ** _ROBUST_POWER)

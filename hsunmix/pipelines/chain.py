@@ -28,6 +28,7 @@ from ..physics import (
 from .processor import PreparedCube
 from .scene import SceneModel, Stage
 
+LEAST_PIXELS = 20  # for each endmember: with fewer they say nothing of given or found spectra
 ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
@@ -142,8 +143,9 @@ class Chain:
         self.moved_endmembers, self.moved_std = endmember_step(*data, self.evidence.noise_std, start, anchor)
         self.residual_noise = noise_share(data[0] - data[1] @ start, self.cube.noise_std)
         self.fitted_endmembers = start
-        if self.extracted:
-            self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, anchor)
+        if self.extracted and len(data[0]) >= LEAST_PIXELS * len(start):
+            free = anchor * self.movable[:, None]
+            self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, free)
         self._record()
 
     @property
@@ -284,8 +286,8 @@ class Chain:
         """What the network may correct in extracted endmembers: noise, and only outside of their span.
 
         Extraction has seen all pixels at once and knows best where in their span the endmembers sit; the network knows
-        what a spectrum looks like, which shows outside of it. There the two are weighed by their errors, that of the
-        extraction being the noise that is left after projection on R of K dimensions.
+        what a spectrum looks like, which shows outside of it. There the prediction counts as far as its expected error
+        is less than that of the extraction, the noise that is left after projection on R of K dimensions.
         """
         rank, bands = self.fitted_endmembers.shape
         basis = torch.linalg.qr(self.fitted_endmembers.double().T)[0]  # [K, R]
@@ -293,7 +295,7 @@ class Chain:
         move = move - (move @ basis) @ basis.T
         variance = self.cube.noise_std.double().square() * rank / bands
         expected = std.double().square()
-        weight = (variance - expected).clamp_min(0) / (variance + expected)  # nothing where the network says less
+        weight = (variance - expected).clamp_min(0) / (variance + expected)  # nothing beyond the noise
         return (self.fitted_endmembers + weight * move).to(clean.dtype).clamp_min(0)
 
     def _weigh_start(self, clean: torch.Tensor, std: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

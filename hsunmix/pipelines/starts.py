@@ -23,12 +23,12 @@ from ..physics import (
     linear_part,
     spectral_angle,
 )
+from .chain import LEAST_PIXELS
 from .processor import HyperspectralProcessor, PreparedCube
 
 logger = logging.getLogger(__name__)
 MANY = 20  # endmembers; nobody knows so many to be in one scene
 _SAME = 2e-3  # radians: a tenth of a degree
-_LEAST_PIXELS = 20  # for each endmember: with fewer, given spectra are not corrected by extracted ones
 # Extractions from a scene without its scattering, each with the endmembers of the last: on simulated scenes three have
 # 6 % less abundance error and 14 % less angle than one, and two more another 3 and 4 %.
 _ROUNDS = 3
@@ -193,7 +193,7 @@ def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, kn
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:
     """Do the pixels say where approximate endmembers should be?"""
-    return len(cube.pixels) >= _LEAST_PIXELS * count and not bool((cube.pixels == cube.pixels[:1]).all())
+    return len(cube.pixels) >= LEAST_PIXELS * count and not bool((cube.pixels == cube.pixels[:1]).all())
 
 
 def _extract(
