@@ -70,7 +70,8 @@ def score(out, truth=truth):
 # ## 2. Blind: only the number of materials is known
 #
 # *Coarse* is the estimate before diffusion, *refined* the one after it. The gain in abundances is what the network
-# knows about maps; extracted endmembers hardly move, because extraction has seen all pixels already.
+# knows about maps; extracted endmembers hardly move here, because extraction has seen all pixels already (where no
+# mixture explains all pixels, as in real scenes, they move to where most pixels would have them).
 
 # %%
 blind = pipe(cube, wavelengths=wavelengths, num_endmembers=4, generator=seed())
@@ -142,7 +143,7 @@ assert refined["abundance_rmse"] < coarse["abundance_rmse"]
 # resampled to the bands of the cube, spectra with gaps dropped. Few are chosen that together explain the scene.
 #
 # What is chosen counts as approximate, since a library was measured elsewhere. Where it holds the very spectra, as
-# here, moving them costs a little angle; `fixed_endmembers=chosen.coarse_endmembers[0]` in a second call keeps them.
+# here, moving them can only cost angle; `fixed_endmembers=chosen.coarse_endmembers[0]` in a second call keeps them.
 
 # %%
 others, families = parametric_spectra(36, sensor.wavelengths, seed(5), return_families=True)
@@ -299,12 +300,12 @@ assert bundled["abundance_rmse"] < own["abundance_rmse"] and bundled["sad"] < ow
 # A network that has seen all kinds of maps knows less about one scene than that scene itself tells. `hsunmix adapt`
 # unmixes it, mixes scenes of the same kind from what it found, and trains the network of the abundance maps on these
 # and on the scene's own bands, half of which it predicts from the other half. No reference is touched. Where no
-# spectra are given, as in the commands below, it saves the mean endmembers of eight extractions too. The command takes
-# 300 steps, two to three minutes on two cores; here are 40. On this scene, made by what made the training scenes too,
-# there is nothing to gain: all that is checked is that it loses under 5 %.
+# spectra are given, as in the commands below, it saves the median endmembers of sixteen extractions too. The command
+# takes 300 steps, two to three minutes on two cores; here are 40. On this scene, made by what made the training scenes
+# too, there is nothing to gain: all that is checked is that it loses under 5 %.
 #
 #     hsunmix adapt scene.hdr -r 4 -o adapted
-#     hsunmix unmix scene.hdr --checkpoint adapted --endmembers adapted/endmembers.hdr -o out
+#     hsunmix unmix scene.hdr --checkpoint adapted --endmembers adapted/endmembers.hdr --no-correction -o out
 
 # %%
 from hsunmix.training import adapt_to_scene  # noqa: E402

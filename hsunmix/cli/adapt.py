@@ -16,8 +16,8 @@ Fit the pretrained networks to one scene, without labels, and save them as a pip
 
 The scene is unmixed; from what was found scenes of the same kind are mixed, and the network of the abundance maps
 learns to unmix these, and to predict half of the bands of the scene from the other half. Where no spectra are given,
-those of several extractions are saved as well, fitted to the scene. Where there is hardly any noise maps don't hang
-on the network, and it stays as it is. Give the same options to `unmix` afterwards.
+the median of several extractions is saved as well. Where there is hardly any noise maps don't hang on the network,
+and it stays as it is. Give the same options to `unmix` afterwards.
 """
 
 EXAMPLES = """\

@@ -245,7 +245,7 @@ def make_example(
             better_std = (error * (0.3 * torch.randn(error.shape, generator=generator)).exp()).expand_as(moved)
         else:
             better, better_std = predict_endmembers(endmember_unet, coarse, moved, moved_std, start, wavelengths)
-            if extracted:  # as the pipeline does: they stay where they are in their span
+            if extracted:  # as in the pipeline, but for its robust step, they stay where they are in their span
                 better, better_std = coarse, EXTRACTED_SHARE * better_std
         if counted:
             better = better / better.amax(1, keepdim=True).clamp_min(1e-3)

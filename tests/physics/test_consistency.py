@@ -208,6 +208,33 @@ def test_robust_endmember_step_is_the_same_in_every_unit_and_keeps_fixed_endmemb
     assert torch.equal(kept[1], start[1]) and (kept[[0, 2]] - start[[0, 2]]).abs().amax(1).min() > 0.01
 
 
+def test_robust_endmember_step_counts_pixels_in_shade_as_those_in_the_sun():
+    torch.manual_seed(0)
+    pixels, b, noise_std, start, std, _ = foreign_scene(noise=1e-7)
+    moved = robust_endmember_step(pixels, b, noise_std, start, std)
+    size = (moved - start).norm()
+    shade = torch.rand(len(pixels), 1, dtype=torch.float64) * 0.9 + 0.1
+    shaded = robust_endmember_step(shade * pixels, shade * b, noise_std, start, std)
+    assert (shaded - moved).norm() < 0.05 * size
+    shade[:40] = 1e-3
+    shade[40:] = 1.0
+    night = robust_endmember_step(shade * pixels, shade * b, noise_std, start, std)
+    assert (night - moved).norm() < 0.2 * size
+
+
+def test_robust_endmember_step_goes_three_quarters_of_the_way_and_less_with_noise():
+    torch.manual_seed(0)
+    pixels, b, noise_std, start, std, _ = foreign_scene(noise=1e-7)
+    mixed = b @ (start + 0.1)  # half of the pixels say that all reflectances are larger, the others the opposite
+    mixed[::2] -= 0.2 * b[::2].sum(1, keepdim=True) + 0.01
+    lengths = []
+    for share in (0.0, 0.2, 0.5):
+        noise = noise_std + (share * (mixed - b @ start).square().mean()).sqrt()
+        lengths.append(float((robust_endmember_step(mixed, b, noise, start, 10 * std) - start).norm()))
+    assert lengths[0] == pytest.approx(0.75 * 0.1 * start.numel() ** 0.5, rel=0.02)
+    assert 0.1 < lengths[1] / lengths[0] < 0.3 and lengths[2] < 0.1 * lengths[0]
+
+
 def test_robust_endmember_step_stays_where_noise_is_all_that_endmembers_leave():
     torch.manual_seed(0)
     pixels, b, noise_std, start, std, truth = foreign_scene(noise=0.3)

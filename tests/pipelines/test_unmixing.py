@@ -294,6 +294,24 @@ def test_predicted_spectra_count_as_far_as_noise_is_larger_or_the_data_confirm_t
     assert share(along, 0.2, residual_noise=0.1) == pytest.approx(0.01 * share(along, 0.2))
 
 
+def test_extracted_endmembers_follow_the_network_outside_of_their_span_and_below_the_noise(pipe):
+    scene = simulate(rank=3, snr_db=15.0)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    start = scene.endmembers.float()
+    model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
+    left = cube.noise_std.square().mean().sqrt() * (3 / start.shape[1]) ** 0.5  # by noise, in an extracted spectrum
+    bump = 0.01 * torch.linspace(0, 3, start.shape[1]).cos().expand_as(start)
+    basis = torch.linalg.qr(start.T)[0]
+    outside = bump - bump @ basis @ basis.T
+    moves = {}
+    for share in (0.1, 0.5, 2.0):
+        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, extracted=True)
+        chain.move_endmembers(start + bump + 0.1 * start.roll(1, 0), (share * left).expand_as(start), trust=0.0)
+        moves[share] = chain.endmembers - start
+    torch.testing.assert_close(moves[0.1], outside, atol=1e-3, rtol=0)
+    assert moves[2.0].norm() < 0.02 * moves[0.1].norm() < moves[0.5].norm() < 0.8 * moves[0.1].norm()
+
+
 @pytest.mark.parametrize(("snr_db", "extracted"), [(80.0, True), (80.0, False), (10.0, True)])
 def test_misfit_moves_endmembers_that_all_pixels_have_placed(pipe, snr_db, extracted):
     """Not those that the user has given, and not where what looks like misfit is noise."""
@@ -301,7 +319,8 @@ def test_misfit_moves_endmembers_that_all_pixels_have_placed(pipe, snr_db, extra
     bent = scene.endmembers * (1 + 0.1 * torch.linspace(0, 20, scene.endmembers.shape[1]).sin())
     cube = pipe.processor.preprocess(scene.cube)[0]
     model = brightness_model(cube.pixels, bent, cube.noise_std, "fixed")
-    chain = Chain(cube, bent, torch.tensor([True, True, False]), model, extracted)
+    known = None if extracted else torch.full((3,), 0.1)  # as of spectra from a library
+    chain = Chain(cube, bent, torch.tensor([True, True, False]), model, extracted, known)
     chain.move_endmembers(bent, torch.full_like(bent, 0.1), trust=0.0)
     before, after = (spectral_angle(one, scene.endmembers) for one in (bent, chain.endmembers))
     torch.testing.assert_close(after[2], before[2])

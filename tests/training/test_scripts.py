@@ -37,16 +37,26 @@ def launch(script, folder, *options, ranks=1):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The tiny recipe, run whole by the command line; once for all processes that share the tests."""
+def recipe_folder(tmp_path_factory):
+    """One for all processes that share the tests."""
     own = tmp_path_factory.getbasetemp()
-    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "recipe"
-    with FileLock(f"{shared}.lock"), pytest.MonkeyPatch.context() as patch:
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "recipe"
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time(recipe_folder):
+    return FileLock(f"{recipe_folder}.lock")
+
+
+@pytest.fixture(scope="module")
+def trained(recipe_folder, one_at_a_time):
+    """The tiny recipe, run whole by the command line."""
+    with one_at_a_time, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "true")
-        if not (shared / "done").exists():
-            assert main(["train", "--config", "tiny", "-o", str(shared), "-q"]) == 0
-            (shared / "done").touch()
-    return shared  # nobody changes what is in it
+        if not (recipe_folder / "done").exists():
+            assert main(["train", "--config", "tiny", "-o", str(recipe_folder), "-q"]) == 0
+            (recipe_folder / "done").touch()
+    return recipe_folder
 
 
 def validation(folder):
@@ -111,24 +121,31 @@ def test_options_of_a_stage_become_those_of_its_script(tmp_path):
     assert "True" not in words
 
 
-def test_recipe_leaves_a_pipeline_with_its_facts_and_scores(trained):
-    pipe = SemiBlindUnmixingPipeline.from_pretrained(trained / "pipeline")
+@pytest.fixture
+def unchanged(trained, one_at_a_time):
+    """The recipe, while no other process writes its results again."""
+    with one_at_a_time:
+        yield trained
+
+
+def test_recipe_leaves_a_pipeline_with_its_facts_and_scores(unchanged):
+    pipe = SemiBlindUnmixingPipeline.from_pretrained(unchanged / "pipeline")
     out = pipe(torch.rand(8, 8, 40), num_endmembers=3, generator=torch.Generator().manual_seed(0))
     assert out.abundances.shape == (1, 8, 8, 3)
-    scores = json.loads((trained / "validation.json").read_text())
+    scores = json.loads((unchanged / "validation.json").read_text())
     assert {score["pipeline"] for score in scores} == {"stagewise", "joint"} and len(scores) == 18
-    assert (trained / "validation.png").stat().st_size > 10_000
-    assert "| joint | perturbed | 10 dB |" in (trained / "validation.md").read_text()
-    facts = json.loads((trained / "pipeline" / "training.json").read_text())
+    assert (unchanged / "validation.png").stat().st_size > 10_000
+    assert "| joint | perturbed | 10 dB |" in (unchanged / "validation.md").read_text()
+    facts = json.loads((unchanged / "pipeline" / "training.json").read_text())
     assert facts["recipe"] == "tiny" and [stage["name"] for stage in facts["stages"]][-1] == "joint"
-    assert str(trained) not in (trained / "pipeline" / "unet" / "config.json").read_text()
+    assert str(unchanged) not in (unchanged / "pipeline" / "unet" / "config.json").read_text()
 
 
-def test_finished_stages_are_not_trained_again(trained, monkeypatch):
-    scores = json.loads((trained / "validation.json").read_text())
+def test_finished_stages_are_not_trained_again(unchanged, monkeypatch):
+    scores = json.loads((unchanged / "validation.json").read_text())
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("a finished stage was started again"))
     monkeypatch.setattr(recipe, "validate", lambda pipe, name, *_, **__: [s for s in scores if s["pipeline"] == name])
-    assert main(["train", "--config", "tiny", "-o", str(trained), "-q"]) == 0
+    assert main(["train", "--config", "tiny", "-o", str(unchanged), "-q"]) == 0
 
 
 def test_stage_is_not_continued_with_other_options(trained, capsys):
