@@ -229,5 +229,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert main(["unmix", str(tmp_path / "scene.npz"), *known, "-o", str(tmp_path / "out"), "-q"]) == 0
     assert main([*command]) == 2
     assert "already holds model_index.json" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--no-correction"]) == 2
+    assert "--no-correction" in capsys.readouterr().err
     assert main([*command, "--overwrite", "--train-steps", "0"]) == 2
     assert "--train-steps must be 1 or more" in capsys.readouterr().err
