@@ -32,9 +32,9 @@ from tqdm.auto import tqdm
 from ..data import write_library
 from ..endmembers import estimate_num_endmembers, extract_endmembers, match_endmembers
 from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
-from ..physics import gather_evidence, noise_share, scatter, unit_rows
+from ..physics import gather_evidence, noise_share, robust_endmember_step, scatter, unit_rows
 from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
-from ..pipelines.chain import EXTRACTED_SHARE, calibration
+from ..pipelines.chain import ANCHOR_STD, EXTRACTED_SHARE, calibration
 from ..pipelines.processor import PreparedCube
 from .arguments import argument_parser
 from .crops import random_crop
@@ -45,6 +45,7 @@ _NOISE_FACTOR = 1.25  # noise of the mixed scenes: that of the cube, times or di
 _ANGLE_WEIGHT = 0.5
 _ADAPTED_SHARE = 0.25  # of the adapted weights in the mean
 _EXTRACTIONS = 16  # whose median the endmembers of a scene are
+_STEP = 0.5  # of a robust E-step; with all of it, the pipeline's own step goes too far on Jasper Ridge
 _QUIET = 0.2  # share of the noise in the residual, below which a scene counts as quiet
 _WORK = ".training"
 
@@ -329,7 +330,7 @@ def adapt_to_scene(
 def consensus_endmembers(
     cube: PreparedCube, num_endmembers: int | None = None, seed: int = 0, quiet: bool = False
 ) -> torch.Tensor:
-    """Median of the endmembers that several extractions find.
+    """Median of the endmembers that several extractions find, half of a robust E-step further.
 
     Args:
         cube: the prepared scene, K good bands.
@@ -353,7 +354,11 @@ def consensus_endmembers(
         sets.append(found[match_endmembers(sets[0], found)] if sets else found)
     found = torch.stack(sets)  # [_EXTRACTIONS, R, K]
     norm = found.norm(dim=2, keepdim=True)
-    return unit_rows((found / norm).quantile(0.5, dim=0)) * norm.quantile(0.5, dim=0)
+    spectra = unit_rows((found / norm).quantile(0.5, dim=0)) * norm.quantile(0.5, dim=0)
+    scaled = gather_evidence(cube.pixels, spectra, cube.noise_std).scaled_abundances
+    anchor = ANCHOR_STD * spectra.amax(1, keepdim=True)
+    fitted = robust_endmember_step(cube.pixels, scaled, cube.noise_std, spectra, anchor)
+    return torch.lerp(spectra, fitted, _STEP)
 
 
 @torch.no_grad()

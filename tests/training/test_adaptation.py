@@ -157,6 +157,23 @@ def test_weights_stay_where_there_is_hardly_any_noise(tmp_path):
     assert not (tmp_path / ".training").exists()
 
 
+@pytest.mark.parametrize("size", [0.0, 0.3])
+def test_endmembers_that_leave_misfit_go_half_of_a_robust_step(monkeypatch, size):
+    cube, wavelengths, endmembers = tiny_scene(height=16, width=16)
+    prepared = tiny_pipeline().processor.preprocess(cube, wavelengths)[0]
+    truth = torch.as_tensor(endmembers, dtype=torch.float32)
+    wrong = truth * (1 + size * torch.linspace(0, 20, endmembers.shape[1]).sin())
+    monkeypatch.setattr(
+        "hsunmix.training.adaptation.extract_endmembers", lambda *args, **kwargs: SimpleNamespace(endmembers=wrong)
+    )
+    found = consensus_endmembers(prepared, 3, quiet=True)
+    before, after = (spectral_angle(one, truth).mean() for one in (wrong, found))
+    if size:
+        assert 0.4 < after / before < 0.9
+    else:
+        assert after < 0.003  # noise is all that they leave
+
+
 def test_endmembers_of_the_scene_are_the_median_of_several_extractions(tmp_path, monkeypatch):
     """With the parts in any order, and on the good bands only; the adapted pipeline takes them."""
     cube, wavelengths, _ = tiny_scene(height=16, width=16)
