@@ -20,7 +20,7 @@ QUALITY_COLORS = ((46, 125, 50), (0, 0, 0), (255, 193, 7), (198, 40, 40))
 """Red, green and blue (0 to 255) of each class."""
 _POOR = 4.0  # times the median residual of the scene
 # No scene is mixed exactly linearly: with the right materials the median residual is 1 times the noise in simulated
-# scenes, 2.9 to 3.8 times on Samson, Jasper Ridge and the Salton Sea; without one of them 5.8 to 12 times on Samson.
+# scenes, 2.5 to 3.8 times on Samson, Jasper Ridge and the Salton Sea; without one of them 5.8 to 12 times on Samson.
 # At most 2.2 % of their pixels are poorly explained, mostly 6 to 39 % in simulated scenes with a material left out.
 _ORDINARY = 5.0
 _FEW = 0.05
