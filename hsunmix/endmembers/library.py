@@ -92,10 +92,12 @@ def library_indices(
 
 
 def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: torch.Tensor) -> torch.Tensor:
-    """How far spectra are from anything that the pixels of a scene can be mixed from.
+    """How far spectra are from anything that the pixels of a scene can be mixed from, beyond what noise explains.
 
     On simulated scenes of linear mixtures about as large as the error of spectra that are bent at random, since hardly
-    anything of a random bend lies in the few dimensions of a scene.
+    anything of a random bend lies in the few dimensions of a scene. Noise turns the directions that pixels show, the
+    more, the fewer of them show one (first-order perturbation of eigenvectors); what that does to right spectra,
+    twice its standard deviation included, is taken off.
 
     Args:
         pixels: (N, B) spectra of the scene.
@@ -106,8 +108,16 @@ def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: to
         (R,) angles to the signal subspace, radians, in the dtype of `spectra`.
     """
     subspace = _scene_subspace(pixels, noise_std, len(spectra))
-    projected = subspace.lift(subspace.project(spectra.double()))
-    return spectral_angle(projected, spectra.double()).to(spectra.dtype)
+    coordinates = subspace.project(spectra.double())  # [R, K]
+    distance = spectral_angle(subspace.lift(coordinates), spectra.double())
+    variance = (noise_std.double() / subspace.noise_std).square().mean()  # of whitened noise
+    power = subspace.project(pixels.double()).square().mean(0)
+    signal = (power - variance).clamp_min(1e-3 * power)
+    others = max(pixels.shape[1] - len(power), 1)
+    turned = coordinates.square() @ (variance * power / (len(pixels) * signal.square())) * others
+    turned = turned * subspace.noise_std.square().mean() / spectra.double().square().sum(1)
+    excess = distance.square() - (1 + 2 * (2 / others) ** 0.5) * turned
+    return excess.clamp_min(0).sqrt().to(spectra.dtype)
 
 
 def _scene_subspace(pixels: torch.Tensor, noise_std: torch.Tensor, num_endmembers: int) -> SignalSubspace:

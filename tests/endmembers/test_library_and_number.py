@@ -83,6 +83,16 @@ def test_distance_to_the_scene_is_about_the_error_of_spectra():
     assert (distances[2] < 6.0).all() and (distances[2] > distances[1]).all() and distances[2].mean() > 3.0
 
 
+def test_noise_does_not_count_as_distance_to_the_scene():
+    spectra = make_spectra(4, 80, seed=3)
+    clean, noisy = (make_cube(spectra, purity=0.8, snr_db=level)[0].reshape(-1, 80) for level in (None, 15))
+    noise = (noisy - clean).std(0)
+    assert distance_to_scene(noisy, spectra, noise).rad2deg().max() < 0.1
+    turned = torch.from_numpy(perturb_endmembers(spectra.numpy(), 6.0)).float()
+    without, despite = (distance_to_scene(pixels, turned, noise) for pixels in (clean, noisy))
+    torch.testing.assert_close(despite, without, rtol=0.15, atol=0)
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
 @pytest.mark.parametrize("snr_db", [None, 40, 30])
 def test_number_is_exact_for_a_linear_scene(count, snr_db):
