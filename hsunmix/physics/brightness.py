@@ -22,9 +22,13 @@ _COST_PIXELS = 4000  # enough to tell
 _SIGNIFICANT = 2.0  # times the variation that one level may leave: such a level is no accident of wrong endmembers
 _NOISE_ERROR = 0.1  # relative error of the estimated variance of the noise
 LEAST_WIDTH = 0.01
-"""The prior on a constant brightness is never narrower: a little freedom takes up what wrong spectra leave."""
+"""The prior on a constant brightness is never narrower where the scale of the spectra is in doubt: a little freedom
+takes up what wrong ones leave."""
 LEAST_WIDTH_EXACT = 0.002
-"""The same where spectra are exact; there freedom costs up to a third of the accuracy in scenes of few mixtures."""
+"""The same where the scale is right; there freedom costs up to a third of the accuracy in scenes of few mixtures."""
+# Of how far the brightness may vary with these spectra. On simulated scenes of held-out materials this lowers the
+# error by 3 %, from spectra that were 5 degrees off by 8 % at 30 and 40 dB, and raises it nowhere by more than 3 %.
+_DOUBT_WIDTH = 1 / 3
 
 
 @dataclass
@@ -130,8 +134,8 @@ def brightness_model(
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
     level, variation, free = 1.0, brightness_fit(pixels, endmembers, noise_std)[1], mode == "free"
+    common, left, doubt = brightness_level(pixels, endmembers, noise_std)
     if mode == "auto":
-        common, left, doubt = brightness_level(pixels, endmembers, noise_std)
         if exact:
             level, variation = common, left
         elif abs(common - 1) > _SIGNIFICANT * doubt:
@@ -140,7 +144,7 @@ def brightness_model(
         free = varies or (not exact and _cost_of_fixing(pixels, level * endmembers) > _COST_THRESHOLD)
     if free:
         return BrightnessModel("free", variation, 0.0)
-    least = LEAST_WIDTH_EXACT if exact else LEAST_WIDTH
+    least = LEAST_WIDTH_EXACT if exact else min(max(_DOUBT_WIDTH * doubt, LEAST_WIDTH_EXACT), LEAST_WIDTH)
     width = level * (least if mode == "fixed" else max(variation, least))
     return BrightnessModel("fixed", variation, width**-2, level)
 

@@ -159,10 +159,17 @@ def test_level_survives_a_noise_level_that_is_assumed_too_high():
     assert abs(level - 1) < 0.05
 
 
-def test_constant_brightness_is_held_tighter_where_endmembers_are_exact():
+@pytest.mark.parametrize("mode", ["fixed", "auto"])
+def test_constant_brightness_is_held_tighter_where_the_scale_of_endmembers_is_right(mode):
     pixels, endmembers, _, std = scene(30.0)
-    loose, tight = (brightness_model(pixels, endmembers, std.expand(80), "fixed", exact) for exact in (False, True))
-    assert tight.precision > 10 * loose.precision
+    wrong = endmembers * torch.tensor([[1.0], [1.1], [1.0], [0.9]])
+    exact, right, loose = (
+        brightness_model(pixels, spectra, std.expand(80), mode, exact)
+        for spectra, exact in ((endmembers, True), (endmembers, False), (wrong, False))
+    )
+    assert exact.precision > 10 * loose.precision and right.precision > 10 * loose.precision
+    noisy, _, _, much = scene(10.0)
+    assert right.precision > 10 * brightness_model(noisy, endmembers, much.expand(80), mode).precision
 
 
 @pytest.mark.parametrize("exact", [True, False])
