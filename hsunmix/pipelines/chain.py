@@ -25,6 +25,7 @@ from ..physics import (
     smooth_error,
     split_brightness,
 )
+from .calibration import calibration, near_bounds
 from .processor import PreparedCube
 from .scene import SceneModel, Stage
 
@@ -38,11 +39,6 @@ EXTRACTED_SHARE = 0.25
 # but noise is what is wrong there (linear scenes 2 to 4 %, held-out ones up to 1 %). In the A-step too, real scenes
 # lost 1 to 2 %.
 _MOST_SEEN = 2.0
-# Fitted on simulated scenes of held-out materials, so that 90 % intervals cover about 90 %: factors of the posterior's
-# standard deviation (data and prior are taken for independent there) and of the variance that endmembers leak.
-_CALIBRATION_GIVEN = (1.25, 0.75)
-_CALIBRATION_EXTRACTED = (2.75, 4.0)
-_CALIBRATION_CORRECTED = (2.0, 2.0)
 # Factor of the variance that the endmember network expects: on simulated scenes of held-out materials its errors are
 # 1.0 (10 dB) to 1.7 times (30 dB) smaller than it says, those of corrected spectra about as large as they say.
 _NETWORK_VARIANCE = 0.5
@@ -239,7 +235,7 @@ class Chain:
 
     def abundance_std(self) -> torch.Tensor:
         """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
-        scale, leaking = calibration(self.extracted, self.corrected)
+        scale, leaking = calibration(self.extracted, self.corrected, self.mixing_model)
         evidence = self._counted_evidence()
         confidence = (evidence.confidence if self.confidence is None else self.confidence)[:, None]
         trust = None if self.precision is None else self.precision / confidence
@@ -247,7 +243,7 @@ class Chain:
         std = abundance_std(evidence.gram, trust) * confidence.rsqrt() / brightness.clamp_min(1e-3)[:, None]
         variance = (scale * std).square() + leaking * abundances.double().square() @ evidence.leakage
         variance = variance * (1 - self.saved / variance.mean()).clamp_min(_LEAST_LEFT)
-        return variance.sqrt().clamp_max(1.0).to(self.cube.pixels.dtype)
+        return near_bounds(variance.sqrt(), abundances.double()).to(self.cube.pixels.dtype)
 
     def residual(self) -> torch.Tensor:
         """(N,) root mean square of cube minus model."""
@@ -363,13 +359,6 @@ def seen_share(evidence: Evidence, noise_std: torch.Tensor) -> float:
     counted = evidence.counting(EXTRACTED_SHARE)
     noisy = (noise / effective).clamp_max(1) * counted.confidence.median() / evidence.noise_confidence
     return float(EXTRACTED_SHARE + (_MOST_SEEN - EXTRACTED_SHARE) * noisy)
-
-
-def calibration(extracted: bool, corrected: bool) -> tuple[float, float]:
-    """Factors of the posterior's deviation and of the leaking variance, by what is known of the endmembers."""
-    if corrected:
-        return _CALIBRATION_CORRECTED
-    return _CALIBRATION_EXTRACTED if extracted else _CALIBRATION_GIVEN
 
 
 def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,8 @@ from ..endmembers import estimate_num_endmembers, extract_endmembers, match_endm
 from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
 from ..physics import gather_evidence, noise_share, robust_endmember_step, scatter, unit_rows
 from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
-from ..pipelines.chain import ANCHOR_STD, EXTRACTED_SHARE, calibration
+from ..pipelines.calibration import calibration
+from ..pipelines.chain import ANCHOR_STD, EXTRACTED_SHARE
 from ..pipelines.processor import PreparedCube
 from .arguments import argument_parser
 from .crops import random_crop
@@ -90,7 +91,7 @@ class SceneExamples(Dataset):
         residual = torch.where(cube.valid[..., None], self.cube - rebuilt, 0)
         share = noise_share(residual[cube.valid], self.noise_std)
         self.misfit = residual * (1 - share) ** 0.5  # what no mixture explains
-        self.std = filled[1] / calibration(scene.extracted, scene.corrected)[0]
+        self.std = filled[1] / calibration(scene.extracted, scene.corrected, scene.mixing_model)[0]
 
     def __len__(self) -> int:
         return self.length
