@@ -126,7 +126,8 @@ def brightness_model(
         exact: the endmembers have no error, so that their scale says how bright the scene is.
 
     Returns:
-        The `BrightnessModel`.
+        The `BrightnessModel`. A fixed brightness is held the tighter, the less the sum of the abundances varies with
+        these endmembers.
 
     Raises:
         ValueError: for any other mode.
