@@ -96,8 +96,8 @@ def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: to
 
     On simulated scenes of linear mixtures about as large as the error of spectra that are bent at random, since hardly
     anything of a random bend lies in the few dimensions of a scene. Noise turns the directions that pixels show, the
-    more, the fewer of them show one (first-order perturbation of eigenvectors); what that does to right spectra,
-    twice its standard deviation included, is taken off.
+    more, the weaker they show one (first-order perturbation of eigenvectors); what that does to right spectra, twice
+    its standard deviation included, is taken off. For directions hardly above the noise that is too little.
 
     Args:
         pixels: (N, B) spectra of the scene.
@@ -105,7 +105,7 @@ def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: to
         noise_std: (B,) standard deviation of the noise.
 
     Returns:
-        (R,) angles to the signal subspace, radians, in the dtype of `spectra`.
+        (R,) angles to the signal subspace beyond those, radians, in the dtype of `spectra`.
     """
     subspace = _scene_subspace(pixels, noise_std, len(spectra))
     coordinates = subspace.project(spectra.double())  # [R, K]
@@ -114,8 +114,9 @@ def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: to
     power = subspace.project(pixels.double()).square().mean(0)
     signal = (power - variance).clamp_min(1e-3 * power)
     others = max(pixels.shape[1] - len(power), 1)
-    turned = coordinates.square() @ (variance * power / (len(pixels) * signal.square())) * others
-    turned = turned * subspace.noise_std.square().mean() / spectra.double().square().sum(1)
+    share = others * variance * power / (len(pixels) * signal.square()).clamp_min(1e-300)
+    turned = coordinates.square() @ share.clamp_max(1)  # at most all that lies along a direction
+    turned = turned * subspace.noise_std.square().mean() / spectra.double().square().sum(1).clamp_min(1e-300)
     excess = distance.square() - (1 + 2 * (2 / others) ** 0.5) * turned
     return excess.clamp_min(0).sqrt().to(spectra.dtype)
 

@@ -1,6 +1,6 @@
 """From what a chain knows of its errors to standard deviations that hold on simulated scenes.
 
-All constants were fitted on simulated scenes of held-out materials, so that 90 % intervals cover about 90 %.
+Fitted on simulated scenes of held-out materials, so that 90 % intervals (`abundance_interval`) cover about 90 %.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 
 # By what is known of the endmembers and by mixing model: factors of the posterior's standard deviation (data and prior
-# are taken for independent there) and of the variance that endmembers leak.
+# are taken for independent there) and of the variance that endmembers leak. Those of found endmembers in bilinear
+# scenes are those of linear ones.
 _FACTORS = {
-    "given": {"linear": (1.1, 0.6), "bilinear": (1.5, 1.1), "variable": (1.95, 1.8)},
+    "given": {"linear": (1.1, 0.6), "bilinear": (1.5, 0.75), "variable": (1.95, 0.75)},
     "corrected": {"linear": (1.75, 1.55), "bilinear": (1.75, 1.55), "variable": (2.2, 2.4)},
     "extracted": {"linear": (2.25, 2.7), "bilinear": (2.25, 2.7), "variable": (2.25, 2.7)},
 }
@@ -36,5 +37,11 @@ def near_bounds(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, R), at most 1.
     """
-    distance = torch.minimum(abundances, 1 - abundances) / std.clamp_min(1e-12)
-    return (std * (_AT_BOUND + (1 - _AT_BOUND) * distance.clamp(0, 1))).clamp_max(1.0)
+    distance = torch.minimum(abundances, 1 - abundances)
+    return (_AT_BOUND * std + (1 - _AT_BOUND) * torch.minimum(std, distance)).clamp_max(1.0)
+
+
+def posterior_std(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:
+    """The inverse of `near_bounds`, for standard deviations below 1."""
+    distance = torch.minimum(abundances, 1 - abundances)
+    return torch.where(std <= distance, std, (std - (1 - _AT_BOUND) * distance) / _AT_BOUND)

@@ -61,8 +61,9 @@ class SemiBlindUnmixingOutput(BaseOutput):
         """Bounds between which each abundance lies with a given probability.
 
         Normal intervals of `abundance_uncertainty` within [0, 1], which reach to 0 or 1 where that is at most half a
-        width further: materials are absent more often than rare. Calibrated at 0.9 on simulated scenes; nearer to 0.5
-        they cover more than they say, because the errors have heavier tails than the normal distribution.
+        half-width further: materials are absent, or alone, more often than nearly so. Calibrated at 0.9 on simulated
+        scenes; nearer to 0.5 they cover more than they say, because the errors have heavier tails than the normal
+        distribution.
 
         Args:
             level: probability, in (0, 1).

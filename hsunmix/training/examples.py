@@ -18,7 +18,7 @@ from ..endmembers import match_endmembers
 from ..endmembers.geometric import vertex_components
 from ..models import ResUNet1D
 from ..physics import Evidence, endmember_step, estimate_noise, gather_evidence, spectral_angle, unit_rows
-from ..physics.brightness import LEAST_WIDTH, LEAST_WIDTH_EXACT
+from ..physics.brightness import DOUBTFUL_WIDTH, LEAST_WIDTH
 from ..pipelines.chain import EXTRACTED_SHARE
 from ..simulation import LibrarySpectra, Scene, SceneSimulator, is_held_out, random_sensor
 from .labelled import LabelledScenes
@@ -211,7 +211,9 @@ def make_example(
 
     draw = float(torch.rand((), generator=generator))
     given = draw < config.given_fraction
-    least = LEAST_WIDTH_EXACT if given else LEAST_WIDTH  # of the prior on log brightness
+    least = (
+        LEAST_WIDTH if given else DOUBTFUL_WIDTH
+    )  # of the prior on the brightness; in use often less for found ones
     precision = 0.0 if tight is None else float(least * (0.06 / least) ** tight) ** -2
     extracted = not given and draw < config.given_fraction + config.extracted_fraction
     if given:

@@ -168,6 +168,8 @@ def test_constant_brightness_is_held_tighter_where_the_scale_of_endmembers_is_ri
         for spectra, exact in ((endmembers, True), (endmembers, False), (wrong, False))
     )
     assert exact.precision > 10 * loose.precision and right.precision > 10 * loose.precision
+    shifted = brightness_model(pixels, 1.03 * endmembers, std.expand(80), "fixed")
+    assert right.precision > 10 * shifted.precision, "all alike in another scale than asked for"
     noisy, _, _, much = scene(10.0)
     assert right.precision > 10 * brightness_model(noisy, endmembers, much.expand(80), mode).precision
 

@@ -8,29 +8,62 @@ import pytest
 import torch
 
 from hsunmix import SemiBlindUnmixingOutput
-from hsunmix.physics import MIXING_MODELS
-from hsunmix.pipelines.calibration import calibration, near_bounds
+from hsunmix.physics import MIXING_MODELS, abundance_std, split_brightness
+from hsunmix.pipelines.calibration import calibration, near_bounds, posterior_std
+from hsunmix.pipelines.chain import Chain
+
+from .tiny import tiny_pipeline, tiny_scene
 
 
 def test_abundances_close_to_a_bound_are_surer():
     abundances = torch.tensor([[0.0, 0.05, 0.1, 0.5, 0.95, 1.0]])
     std = near_bounds(torch.full_like(abundances, 0.1), abundances)
     torch.testing.assert_close(std, torch.tensor([[0.06, 0.08, 0.1, 0.1, 0.08, 0.06]]))
+    torch.testing.assert_close(posterior_std(std, abundances), torch.full_like(abundances, 0.1))
     assert near_bounds(torch.tensor([[9.0]]), torch.tensor([[0.5]])) == 1
 
 
-@pytest.mark.parametrize("extracted", [False, True])
-@pytest.mark.parametrize("corrected", [False, True])
-def test_every_mixing_model_is_calibrated(extracted, corrected):
-    assert all(min(calibration(extracted, corrected, model)) > 0 for model in MIXING_MODELS)
+@pytest.mark.parametrize("known", [(False, False), (True, False), (True, True)], ids=["given", "found", "corrected"])
+def test_every_mixing_model_is_calibrated_and_none_is_surer_than_the_linear_one(known):
+    linear = calibration(*known, "linear")
+    for model in MIXING_MODELS:
+        factors = calibration(*known, model)
+        assert all(one >= other > 0 for one, other in zip(factors, linear, strict=True))
+
+
+@pytest.mark.parametrize("mixing_model", ["linear", "variable"])
+def test_uncertainty_is_the_posterior_times_the_factors_and_smaller_near_the_bounds(mixing_model):
+    cube, wavelengths, endmembers = tiny_scene()
+    pipe = tiny_pipeline()
+    chains = []
+    own = Chain.abundance_std
+
+    def kept(chain):
+        chains.append(chain)
+        return own(chain)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chain, "abundance_std", kept)
+        call = {"fixed_endmembers": endmembers, "mixing_model": mixing_model, "output_uncertainty": True}
+        uncertainty = pipe(cube, wavelengths, **call).abundance_uncertainty[0]
+    (chain,) = chains
+    abundances, brightness = split_brightness(chain.scaled_abundances.double())
+    confidence = chain.confidence[:, None]
+    std = abundance_std(chain.evidence.gram, chain.precision / confidence) * confidence.rsqrt()
+    variance = (
+        calibration(False, False, mixing_model)[0] * std / brightness[:, None]
+    ).square()  # exact ones leak nothing
+    variance = variance * max(1 - chain.saved / float(variance.mean()), 0.25)
+    expected = near_bounds(variance.sqrt(), abundances)
+    np.testing.assert_allclose(uncertainty.reshape(expected.shape), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor], ids=["numpy", "torch"])
 def test_intervals_reach_to_a_bound_that_is_near(kind):
     reach = NormalDist().inv_cdf(0.95)
-    abundances = kind([[[[0.1, 0.14, 0.2, 0.5, 0.8, 0.9]]]])
+    abundances = kind([[[[0.1, 0.14, 0.2, 0.5, 0.8, 0.86]]]])
     unused = {field.name: None for field in fields(SemiBlindUnmixingOutput)}
     known = {"abundances": abundances, "abundance_uncertainty": 0 * abundances + 0.1 / reach}
     lower, upper = SemiBlindUnmixingOutput(**unused | known).abundance_interval(0.9)
-    np.testing.assert_allclose(lower[0, 0, 0], [0, 0, 0.1, 0.4, 0.7, 0.8], atol=1e-6)
+    np.testing.assert_allclose(lower[0, 0, 0], [0, 0, 0.1, 0.4, 0.7, 0.76], atol=1e-6)
     np.testing.assert_allclose(upper[0, 0, 0], [0.2, 0.24, 0.3, 0.6, 0.9, 1], atol=1e-6)
