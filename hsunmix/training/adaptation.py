@@ -91,10 +91,8 @@ class SceneExamples(Dataset):
         residual = torch.where(cube.valid[..., None], self.cube - rebuilt, 0)
         share = noise_share(residual[cube.valid], self.noise_std)
         self.misfit = residual * (1 - share) ** 0.5  # what no mixture explains
-        self.std = (
-            posterior_std(filled[1], self.abundances)
-            / calibration(scene.extracted, scene.corrected, scene.mixing_model)[0]
-        )
+        factor = calibration(scene.extracted, scene.corrected, scene.mixing_model)[0]
+        self.std = posterior_std(filled[1], self.abundances) / factor
 
     def __len__(self) -> int:
         return self.length

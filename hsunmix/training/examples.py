@@ -211,9 +211,7 @@ def make_example(
 
     draw = float(torch.rand((), generator=generator))
     given = draw < config.given_fraction
-    least = (
-        LEAST_WIDTH if given else DOUBTFUL_WIDTH
-    )  # of the prior on the brightness; in use often less for found ones
+    least = LEAST_WIDTH if given else DOUBTFUL_WIDTH  # of the prior on the brightness; in use it may be less
     precision = 0.0 if tight is None else float(least * (0.06 / least) ** tight) ** -2
     extracted = not given and draw < config.given_fraction + config.extracted_fraction
     if given:
