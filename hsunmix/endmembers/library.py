@@ -81,7 +81,7 @@ def library_indices(
         generator = torch.Generator().manual_seed(0)
     if noise_std is None:
         noise_std = estimate_noise(pixels)
-    subspace = _scene_subspace(pixels, noise_std, num_endmembers)
+    subspace = _scene_subspace(pixels, noise_std, num_endmembers)[0]
     basis, coordinates = subspace.basis, subspace.project(pixels.double())  # [K, B], [N, K]
 
     where = usable.nonzero()[:, 0]
@@ -107,11 +107,10 @@ def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: to
     Returns:
         (R,) angles to the signal subspace beyond those, radians, in the dtype of `spectra`.
     """
-    subspace = _scene_subspace(pixels, noise_std, len(spectra))
+    subspace, power = _scene_subspace(pixels, noise_std, len(spectra))
     coordinates = subspace.project(spectra.double())  # [R, K]
     distance = spectral_angle(subspace.lift(coordinates), spectra.double())
     variance = (noise_std.double() / subspace.noise_std).square().mean()  # of whitened noise
-    power = subspace.project(pixels.double()).square().mean(0)
     signal = (power - variance).clamp_min(1e-3 * power)
     others = max(pixels.shape[1] - len(power), 1)
     share = others * variance * power / (len(pixels) * signal.square()).clamp_min(1e-300)
@@ -121,15 +120,20 @@ def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: to
     return excess.clamp_min(0).sqrt().to(spectra.dtype)
 
 
-def _scene_subspace(pixels: torch.Tensor, noise_std: torch.Tensor, num_endmembers: int) -> SignalSubspace:
-    """The signal subspace of R endmembers, and of what makes them vary where it is above the noise."""
+def _scene_subspace(
+    pixels: torch.Tensor, noise_std: torch.Tensor, num_endmembers: int
+) -> tuple[SignalSubspace, torch.Tensor]:
+    """The signal subspace of R endmembers, and of what makes them vary where it is above the noise.
+
+    With the mean square (K,) of the pixels along each of its directions.
+    """
     noise = effective_noise(pixels, noise_std, floor=0.001)
     dim = min(num_endmembers + _EXTRA_DIMENSIONS, pixels.shape[1], len(pixels))
     subspace = fit_subspace(pixels, noise, dim)
-    power = subspace.project(pixels.double())[:, num_endmembers:].square().mean(0)
+    power = subspace.project(pixels.double()).square().mean(0)
     noise_edge = (1 + (pixels.shape[1] / len(pixels)) ** 0.5) ** 2  # Marchenko and Pastur, 1967
-    kept = num_endmembers + int((power > 1.5 * noise_edge).sum())
-    return SignalSubspace(subspace.basis[:kept], subspace.noise_std)
+    kept = num_endmembers + int((power[num_endmembers:] > 1.5 * noise_edge).sum())
+    return SignalSubspace(subspace.basis[:kept], subspace.noise_std), power[:kept]
 
 
 def _greedy_exchange(points: torch.Tensor, spectra: torch.Tensor, count: int) -> torch.Tensor:

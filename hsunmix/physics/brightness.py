@@ -137,8 +137,8 @@ def brightness_model(
     """
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
-    level, variation, free = 1.0, brightness_fit(pixels, endmembers, noise_std)[1], mode == "free"
-    if free:
+    level, variation = 1.0, brightness_fit(pixels, endmembers, noise_std)[1]
+    if mode == "free":
         return BrightnessModel("free", variation, 0.0)
     common, left, doubt = brightness_level(pixels, endmembers, noise_std)
     if mode == "auto":

@@ -1,4 +1,4 @@
-"""From what a chain knows of its errors to standard deviations that hold on simulated scenes.
+"""From what a chain knows of its errors to standard deviations and intervals that hold on simulated scenes.
 
 Fitted on simulated scenes (24 of held-out materials, 24 by the recipe of the benchmark; 40 to 10 dB), so that 90 %
 intervals (`abundance_interval`) cover about 90 %.
@@ -17,6 +17,8 @@ _FACTORS = {
     "extracted": {"linear": (2.25, 2.7), "bilinear": (2.25, 2.7), "variable": (2.25, 2.7)},
 }
 _AT_BOUND = 0.6  # of the standard deviation is left at 0 and 1; from one standard deviation away on all of it
+TO_BOUND = 1.5
+"""Half-widths of an interval: 0 or 1 lies within it when it is nearer than that."""
 
 
 def calibration(extracted: bool, corrected: bool, mixing_model: str) -> tuple[float, float]:

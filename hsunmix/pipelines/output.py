@@ -8,10 +8,10 @@ from typing import Any
 
 from diffusers.utils import BaseOutput
 
+from .calibration import TO_BOUND
 from .scene import SceneModel
 
 Array = Any  # np.ndarray or torch.Tensor, or a list of them where the sizes of the cubes differ
-_TO_BOUND = 1.5  # half-widths of an interval: 0 or 1 lies within it when it is nearer than that
 
 
 @dataclass
@@ -83,7 +83,7 @@ class SemiBlindUnmixingOutput(BaseOutput):
         def bounds(abundances: Array, std: Array) -> tuple[Array, Array]:
             half = reach * std
             lower, upper = (abundances - half).clip(0, 1), (abundances + half).clip(0, 1)
-            return lower * (abundances > _TO_BOUND * half), upper + (1 - upper) * (1 - abundances <= _TO_BOUND * half)
+            return lower * (abundances > TO_BOUND * half), upper + (1 - upper) * (1 - abundances <= TO_BOUND * half)
 
         if isinstance(self.abundances, list):
             pairs = [bounds(*pair) for pair in zip(self.abundances, self.abundance_uncertainty, strict=True)]
