@@ -81,8 +81,8 @@ def library_indices(
         generator = torch.Generator().manual_seed(0)
     if noise_std is None:
         noise_std = estimate_noise(pixels)
-    subspace = _scene_subspace(pixels, noise_std, num_endmembers)[0]
-    basis, coordinates = subspace.basis, subspace.project(pixels.double())  # [K, B], [N, K]
+    subspace, coordinates = _scene_subspace(pixels, noise_std, num_endmembers)
+    basis = subspace.basis  # [K, B]
 
     where = usable.nonzero()[:, 0]
     spectra = unit_rows(library[where].double() / subspace.noise_std)
@@ -107,7 +107,8 @@ def distance_to_scene(pixels: torch.Tensor, spectra: torch.Tensor, noise_std: to
     Returns:
         (R,) angles to the signal subspace beyond those, radians, in the dtype of `spectra`.
     """
-    subspace, power = _scene_subspace(pixels, noise_std, len(spectra))
+    subspace, scene = _scene_subspace(pixels, noise_std, len(spectra))
+    power = scene.square().mean(0)  # (K,)
     coordinates = subspace.project(spectra.double())  # [R, K]
     distance = spectral_angle(subspace.lift(coordinates), spectra.double())
     variance = (noise_std.double() / subspace.noise_std).square().mean()  # of whitened noise
@@ -125,15 +126,16 @@ def _scene_subspace(
 ) -> tuple[SignalSubspace, torch.Tensor]:
     """The signal subspace of R endmembers, and of what makes them vary where it is above the noise.
 
-    With the mean square (K,) of the pixels along each of its directions.
+    With the coordinates (N, K) of the pixels in it.
     """
     noise = effective_noise(pixels, noise_std, floor=0.001)
     dim = min(num_endmembers + _EXTRA_DIMENSIONS, pixels.shape[1], len(pixels))
     subspace = fit_subspace(pixels, noise, dim)
-    power = subspace.project(pixels.double()).square().mean(0)
+    coordinates = subspace.project(pixels.double())
+    power = coordinates[:, num_endmembers:].square().mean(0)
     noise_edge = (1 + (pixels.shape[1] / len(pixels)) ** 0.5) ** 2  # Marchenko and Pastur, 1967
-    kept = num_endmembers + int((power[num_endmembers:] > 1.5 * noise_edge).sum())
-    return SignalSubspace(subspace.basis[:kept], subspace.noise_std), power[:kept]
+    kept = num_endmembers + int((power > 1.5 * noise_edge).sum())
+    return SignalSubspace(subspace.basis[:kept], subspace.noise_std), coordinates[:, :kept].contiguous()
 
 
 def _greedy_exchange(points: torch.Tensor, spectra: torch.Tensor, count: int) -> torch.Tensor:

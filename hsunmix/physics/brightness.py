@@ -68,7 +68,11 @@ def brightness_fit(
         `(u, variation)`: (R,) float64, and the relative standard deviation of the brightness, noise removed. With
         hardly more pixels than endmembers nothing can be said: the variation is 0.
     """
-    b, covariance = _coefficients(pixels, endmembers, noise_std)
+    return _fit(*_coefficients(pixels, endmembers, noise_std))
+
+
+def _fit(b: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """`brightness_fit` from the coefficients."""
     count, rank = b.shape
     if count <= 2 * rank:
         return torch.ones_like(b[0]), 0.0
@@ -96,7 +100,11 @@ def brightness_level(
         `(level, variation, doubt)`, the last with the variation that noise may hide; 1, 0 and infinity where hardly
         more pixels than endmembers, or no light, leave nothing to say.
     """
-    b, covariance = _coefficients(pixels, endmembers, noise_std)
+    return _level(*_coefficients(pixels, endmembers, noise_std))
+
+
+def _level(b: torch.Tensor, covariance: torch.Tensor) -> tuple[float, float, float]:
+    """`brightness_level` from the coefficients."""
     total, variance = b.sum(1), covariance.sum()
     mean = total.mean()
     if b.shape[0] <= 2 * b.shape[1] or mean <= 0:
@@ -137,10 +145,11 @@ def brightness_model(
     """
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
-    level, variation = 1.0, brightness_fit(pixels, endmembers, noise_std)[1]
+    coefficients = _coefficients(pixels, endmembers, noise_std)
+    level, variation = 1.0, _fit(*coefficients)[1]
     if mode == "free":
         return BrightnessModel("free", variation, 0.0)
-    common, left, doubt = brightness_level(pixels, endmembers, noise_std)
+    common, left, doubt = _level(*coefficients)
     if mode == "auto":
         if exact:
             level, variation = common, left
