@@ -28,6 +28,7 @@ if __name__ == "__main__":
         default=["given", "perturbed"],
         help="endmembers exact; 5 degrees off; 5 degrees off and left there, to see what the maps alone gain",
     )
+    parser.add_argument("--facets", action="store_true", help="move endmembers to the facets of the pixels")
     parser.add_argument("--steps", type=int, nargs="+", help="denoising steps, one table after another")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
@@ -37,7 +38,8 @@ if __name__ == "__main__":
     records = []
     for steps in args.steps or [None]:
         label = name if steps is None else f"{name}, {steps} steps"
-        records += validate(pipe, label, scenes, args.snr, args.by_number, args.track, num_inference_steps=steps)
+        settings = {"num_inference_steps": steps, "facets": args.facets}
+        records += validate(pipe, label, scenes, args.snr, args.by_number, args.track, **settings)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.output, measurement(pipe, args, records))

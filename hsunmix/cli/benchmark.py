@@ -80,6 +80,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
         default="auto",
         help="that hsunmix unmixes with (default: auto)",
     )
+    parser.add_argument("--facets", action="store_true", help="move endmembers to the facets of the pixels")
     parser.add_argument("--checkpoint", metavar="DIR_OR_REPO", default="base", help="default: base")
     parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, mps (default: the fastest)")
     return parser
@@ -126,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     sampler = {
         "num_inference_steps": args.steps,
         "mixing_model": args.mixing_model,
+        "facets": args.facets,
         "ensemble_size": args.ensemble,
     }
     others = comparison.runs(scenes, args.methods, *grid)

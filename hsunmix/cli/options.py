@@ -28,6 +28,7 @@ SETTINGS = (
     "mask_bands",
     "brightness",
     "mixing_model",
+    "facets",
     "checkpoint",
     "dtype",
     "steps",
@@ -102,6 +103,11 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         "where spectra are known or noise is low; variable where the spectra of materials change over the scene "
         "(default: auto, variable or bilinear where that explains all that a linear mixture doesn't, else linear; "
         "with --brightness linear)",
+    )
+    method.add_argument(
+        "--facets",
+        action="store_true",
+        help="move endmembers to where pixels without a material pile up; pays where many pixels lack some materials",
     )
     method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
     method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")

@@ -173,6 +173,7 @@ def _options(args: argparse.Namespace, known: dict[str, SpectralLibrary], device
             "brightness": args.brightness,
             "reflectance_scale": args.scale,
             "correct_endmembers": not args.no_correction,
+            "facets": args.facets,
             **spectra,
         },
         sampler={

@@ -197,6 +197,7 @@ def unmix_at_once(
         brightness=args.brightness,
         mixing_model=args.mixing_model,
         correct_endmembers=not args.no_correction,
+        facets=args.facets,
         ensemble_size=args.ensemble,
         output_uncertainty=args.uncertainty,
         reflectance_scale=args.scale,

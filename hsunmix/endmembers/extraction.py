@@ -22,6 +22,8 @@ class EndmemberResult:
             approximate spectra), or the best candidate where one method was asked for.
         method: what found most of `endmembers`: "archetypes", "vca", "spa" or "minimum_volume".
         spread: (R,) how far apart the sets lie whose mean `endmembers` are, radians; 0 where it is a single one.
+        leeway: (R,) how far from `endmembers` the facets of the pixels may call for others, radians: `spread`, but 0
+            where archetypes rank first, and the pixels are a cloud without facets.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.
@@ -30,6 +32,7 @@ class EndmemberResult:
     endmembers: torch.Tensor
     method: str
     spread: torch.Tensor
+    leeway: torch.Tensor
     brightness_variation: float
     natural_scale: bool
 
@@ -92,6 +95,7 @@ def extract_endmembers(
 
     # 5. weigh, 6. scale
     chosen, spread = pool[ranking.order[0]], scene.norm.new_zeros(num_endmembers)
+    cloud = chosen.method == "archetypes"
     if method == "auto":
         mean = blend(scene, pool, ranking, approximate)
         points = unit_rows(scene.subspace.project(mean.spectra))
@@ -107,6 +111,7 @@ def extract_endmembers(
         endmembers=spectra.to(dtype),
         method=chosen.method,
         spread=spread.to(dtype),
+        leeway=(torch.zeros_like(spread) if cloud else spread.clone()).to(dtype),
         brightness_variation=variation,
         natural_scale=natural,
     )

@@ -14,6 +14,7 @@ from .consistency import (
     solve_on_support,
 )
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
+from .facets import facet_step
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise, noise_share
 from .nonlinear import (
@@ -43,6 +44,7 @@ __all__ = [
     "choose_mixing_model",
     "endmember_step",
     "estimate_noise",
+    "facet_step",
     "fcls",
     "fit_leak",
     "gather_evidence",

@@ -15,6 +15,7 @@ from ..physics import (
     abundance_std,
     abundance_step,
     endmember_step,
+    facet_step,
     fit_leak,
     gather_evidence,
     leaked_abundances,
@@ -59,6 +60,7 @@ class Chain:
         start_error: (R,) how far off the start is expected to be, radians; `None` where nothing but the network tells.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         corrected: they have done so from spectra that the user gave.
+        leeway: (R,) how far from the start the facets of the pixels may call for others, radians.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
         stages: the start, and the state after each denoising step.
         observed: (N, K) the measured pixels.
@@ -70,8 +72,9 @@ class Chain:
         moved_endmembers: (R, K) the start after one closed-form step onto the data. Repeated, that step only drifts
             (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
-        fitted_endmembers: (R, K) the start, or where most pixels would have it, as far as noise doesn't rule and all
-            pixels have placed it.
+        fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
+            have it as far as noise doesn't rule, and to their facets.
+        facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
@@ -92,6 +95,7 @@ class Chain:
     start_error: torch.Tensor | None = None
     mixing_model: str = "linear"
     corrected: bool = False
+    leeway: torch.Tensor | None = None
     followed: list[Stage] | None = None
     stages: list[Stage] = field(default_factory=list)
     observed: torch.Tensor = field(init=False)
@@ -103,6 +107,7 @@ class Chain:
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
     fitted_endmembers: torch.Tensor = field(init=False)
+    facet_move: torch.Tensor = field(init=False)
     residual_noise: float = field(init=False)
     leak: torch.Tensor = field(init=False)
     statistics: torch.Tensor = field(init=False)
@@ -138,10 +143,12 @@ class Chain:
         anchor = ANCHOR_STD * self.scale.expand_as(start)
         self.moved_endmembers, self.moved_std = endmember_step(*data, self.evidence.noise_std, start, anchor)
         self.residual_noise = noise_share(data[0] - data[1] @ start, self.cube.noise_std)
-        self.fitted_endmembers = start
+        self.fitted_endmembers, self.facet_move = start, torch.zeros_like(start)
         if self.extracted and len(data[0]) >= LEAST_PIXELS * len(start):
             free = anchor * self.movable[:, None]
             self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, free)
+            if self.leeway is not None and self.leeway.any():
+                self._move_to_facets(self.leeway)
         self._record()
 
     @property
@@ -181,6 +188,18 @@ class Chain:
         self.leak = stage.leak.to(self.coarse_endmembers.device)
         self.seen_share = stage.seen_share
         self._gather()
+
+    def _move_to_facets(self, leeway: torch.Tensor) -> None:
+        before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
+        self.endmembers = self.fitted_endmembers
+        self._gather()
+        residual = self.cube.pixels - self.evidence.scaled_abundances @ self.endmembers
+        share = noise_share(residual, self.cube.noise_std)
+        moved = facet_step(self.evidence, self.endmembers, leeway, share)
+        self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
+        self.fitted_endmembers = self.fitted_endmembers + self.facet_move
+        self.endmembers = self.coarse_endmembers
+        self.cube, self.evidence, self.seen_share = before
 
     def _record(self) -> None:
         brightness = float(self.evidence.brightness.median())
@@ -305,7 +324,8 @@ class Chain:
         share = network_share(
             start, self.start_error, noise_std, clean, std, self.moved_endmembers, self.residual_noise
         )
-        return self.fitted_endmembers + share * (clean - self.fitted_endmembers), share.sqrt() * std
+        step = clean + self.facet_move - self.fitted_endmembers  # the network knows nothing of facets
+        return self.fitted_endmembers + share * step, share.sqrt() * std
 
     @staticmethod
     def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:
@@ -335,6 +355,7 @@ def network_share(
         predicted: (..., R, K) spectra.
         std: (..., R, K) their expected errors.
         moved: (..., R, K) the start after an E-step.
+        facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
     """
     expected = std.square().sum(-1, keepdim=True)  # [..., R, 1]

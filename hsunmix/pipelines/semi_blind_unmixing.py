@@ -134,6 +134,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         brightness: str = "auto",
         mixing_model: str = "auto",
         correct_endmembers: bool = True,
+        facets: bool = False,
         ensemble_size: int = 1,
         output_uncertainty: bool = False,
         batch_size: int | None = None,
@@ -171,6 +172,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 beyond a linear mixture is estimated and taken out.
             correct_endmembers: `False` starts from `endmembers` as they are: for spectra that have been found in this
                 very scene, by `hsunmix adapt`, say.
+            facets: move extracted and corrected endmembers to where pixels without a material pile up, the facets of
+                their simplex; for scenes in which many pixels lack some of the materials altogether, unless archetypes
+                rank first there. Where a mixture of all of them is the background, that would be taken for a facet.
             ensemble_size: number of chains, with noise and extracted endmembers of their own, that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.
@@ -237,9 +241,10 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             linear = linear_part(one.pixels, spectra, one.noise_std, starts.mixing_model, one.valid).pixels
             model = brightness_model(linear, spectra, one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
+            facts = (starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
             chains += [
-                Chain(one, start, starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
-                for start in starts.endmembers  # [R, K]
+                Chain(one, start, *facts, leeway=leeway if facets else None)
+                for start, leeway in zip(starts.endmembers, starts.leeway, strict=True)  # [R, K], [R]
             ]
         batches = self._group(chains, batch_size)
 

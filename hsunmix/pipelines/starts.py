@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,6 +34,15 @@ _SAME = 2e-3  # radians: a tenth of a degree
 _ROUNDS = 3
 
 
+class _Extracted(NamedTuple):
+    """Endmembers (M, R, K) from the pixels with their leeway (M, R); spread (R,) and method of the first set."""
+
+    endmembers: torch.Tensor
+    leeway: torch.Tensor
+    spread: torch.Tensor
+    method: str
+
+
 @dataclass(frozen=True)
 class Starts:
     """Where the chains of one cube start.
@@ -42,6 +51,7 @@ class Starts:
         endmembers: (M, R, K) spectra on the good bands, one set for each member of the ensemble.
         movable: (R,) bool; `False` keeps an endmember exactly.
         extracted: all pixels of the cube have placed them, alone or by correcting approximate ones.
+        leeway: (M, R) how far from them the facets of the pixels may call for others, radians.
         error: (R,) how far off those that the user knows something of are expected to be, radians, else `None`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`; of "auto", what it has come to.
@@ -51,6 +61,7 @@ class Starts:
     movable: torch.Tensor
     extracted: bool
     mixing_model: str
+    leeway: torch.Tensor
     error: torch.Tensor | None = None
     number_probabilities: dict[int, float] | None = None
 
@@ -115,7 +126,7 @@ def start_endmembers(
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
-    extracted, error = False, None
+    extracted, error, leeway = False, None, cube.noise_std.new_zeros(ensemble_size, count)
     guessed = ""
     if probabilities is not None:
         guessed = f" (their number is estimated, with a probability of {100 * probabilities[count]:.0f} %)"
@@ -150,7 +161,7 @@ def start_endmembers(
         )
     else:
         found = _extract(cube, count, given, ensemble_size, generator)
-        first = found[0][0] if mixing_model == "linear" else _natural_scale(cube, found[0][0], given)
+        first = found.endmembers[0] if mixing_model == "linear" else _natural_scale(cube, found.endmembers[0], given)
         decided = _decided(mixing_model, cube, first)
         if decided != "linear":
             rounds = 1 if decided == "variable" else _ROUNDS
@@ -158,15 +169,15 @@ def start_endmembers(
         elif mixing_model == "auto" and interactions_possible(cube.pixels, first, cube.noise_std):
             before = None if generator is None else generator.get_state()
             own = _extract_linear_part(cube, first, "bilinear", given, 1, generator, rounds=1)
-            second = _natural_scale(cube, own[0][0], given)
+            second = _natural_scale(cube, own.endmembers[0], given)
             if interactions_remain(cube.pixels, first, second, cube.noise_std):
                 decided = "bilinear"
                 found = _extract_linear_part(cube, second, decided, given, ensemble_size, generator, _ROUNDS - 1)
             elif generator is not None and before is not None:
                 generator.set_state(before)  # an attempt in vain changes nothing else
-        mixing_model, (starts, spread, method) = decided, found
-        extracted, error = True, None if given is None else spread
-        source = f"mostly by {method.replace('_', ' ')}{guessed}"
+        mixing_model, starts, leeway = decided, found.endmembers, found.leeway
+        extracted, error = True, None if given is None else found.spread
+        source = f"mostly by {found.method.replace('_', ' ')}{guessed}"
         if given is None:
             logger.info("endmembers: %d, extracted, %s", count, source)
         else:
@@ -177,11 +188,12 @@ def start_endmembers(
             logger.info("endmembers: %d, %d of them given%s; extracted, %s", count, len(given), corrected, source)
         if fixed is not None:
             starts[:, : len(fixed)] = fixed
+            leeway[:, : len(fixed)] = 0
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
     if mixing_model != "linear":
         logger.info("mixing model: %s", mixing_model)
-    return Starts(starts, movable, extracted, mixing_model, error, probabilities)
+    return Starts(starts, movable, extracted, mixing_model, leeway, error, probabilities)
 
 
 def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, known: bool = False) -> str:
@@ -202,8 +214,8 @@ def _extract(
     given: torch.Tensor | None,
     ensemble_size: int,
     generator: torch.Generator | None,
-) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """Endmembers (M, R, K), the corrected given ones first, their expected errors (R,), and the method.
+) -> _Extracted:
+    """Endmembers of the M members of an ensemble, the corrected given ones first.
 
     Every member of an ensemble has an extraction of its own, from other pixels and starts: the luck of a single one is
     often most of its error.
@@ -216,14 +228,15 @@ def _extract(
         extract_endmembers(grid, count, cube.noise_std, cube.valid, generator, approximate=given)
         for _ in range(ensemble_size)
     ]
-    known, best = 0 if given is None else len(given), found[0].endmembers
-    sets = [best]
-    for one in (other.endmembers for other in found[1:]):
-        rest = one[known:]
-        if len(rest):
-            rest = rest[match_endmembers(best[known:], rest)]
-        sets.append(torch.cat([one[:known], rest]))
-    return torch.stack(sets), found[0].spread, found[0].method
+    known, best = 0 if given is None else len(given), found[0]
+    sets, leeways = [best.endmembers], [best.leeway]
+    for one in found[1:]:
+        order = torch.arange(count, device=best.leeway.device)
+        if known < count:
+            order[known:] = known + match_endmembers(best.endmembers[known:], one.endmembers[known:]).to(order)
+        sets.append(one.endmembers[order])
+        leeways.append(one.leeway[order])
+    return _Extracted(torch.stack(sets), torch.stack(leeways), best.spread, best.method)
 
 
 def _extract_linear_part(
@@ -234,7 +247,7 @@ def _extract_linear_part(
     ensemble_size: int,
     generator: torch.Generator | None,
     rounds: int,
-) -> tuple[torch.Tensor, torch.Tensor, str]:
+) -> _Extracted:
     """As `_extract`, from what a mixing model with these endmembers (R, K) leaves, and in their order.
 
     Every further round goes on with the endmembers of the last one.
@@ -242,13 +255,14 @@ def _extract_linear_part(
     for to_come in reversed(range(rounds)):
         linear = linear_part(cube.pixels, endmembers, cube.noise_std, mixing_model, cube.valid).pixels
         members = 1 if to_come else ensemble_size
-        starts, spread, method = _extract(replace(cube, pixels=linear), len(endmembers), given, members, generator)
+        found = _extract(replace(cube, pixels=linear), len(endmembers), given, members, generator)
         if given is None:
-            order = match_endmembers(endmembers, starts[0])
-            starts, spread = starts[:, order], spread[order]
+            order = match_endmembers(endmembers, found.endmembers[0])
+            sets, leeway, spread, method = found
+            found = _Extracted(sets[:, order], leeway[:, order], spread[order], method)
         if to_come:
-            endmembers = _natural_scale(cube, starts[0], given)
-    return starts, spread, method
+            endmembers = _natural_scale(cube, found.endmembers[0], given)
+    return found
 
 
 def _natural_scale(cube: PreparedCube, endmembers: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:

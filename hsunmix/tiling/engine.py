@@ -34,7 +34,7 @@ class UnmixingOptions:
 
     Attributes:
         scene: those with which the scene as a whole is estimated: `num_endmembers`, `endmembers`, `fixed_endmembers`,
-            `library`, `brightness`, `correct_endmembers`.
+            `library`, `brightness`, `correct_endmembers`, `facets`.
         sampler: those of every call: `num_inference_steps`, `strength`, `mixing_model`, `ensemble_size`,
             `output_uncertainty`.
         seed: of all randomness.

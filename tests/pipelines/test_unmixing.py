@@ -12,7 +12,7 @@ from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
 from hsunmix.evaluation.benchmark import closed_form
-from hsunmix.physics import brightness_model, spectral_angle, unit_rows
+from hsunmix.physics import MIXING_MODELS, brightness_model, spectral_angle, unit_rows
 from hsunmix.pipelines import starts
 from hsunmix.pipelines.chain import Chain, network_share
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
@@ -328,6 +328,59 @@ def test_misfit_moves_endmembers_that_all_pixels_have_placed(pipe, snr_db, extra
         assert (after[:2] < 0.6 * before[:2]).all()
     else:
         torch.testing.assert_close(after, before, atol=2e-3, rtol=0)
+
+
+def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
+    scene = simulate(rank=3, snr_db=45.0, height=48, width=48)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    mixing = torch.tensor([[0.95, 0.05, 0.0], [0.0, 0.95, 0.05], [0.05, 0.0, 0.95]])
+    start = mixing @ scene.endmembers
+    model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
+    movable = torch.tensor([True, True, False])
+
+    def chain(leeway, extracted=True, mixing_model="linear"):
+        return Chain(cube, start, movable, model, extracted, mixing_model=mixing_model, leeway=leeway)
+
+    def off(endmembers):
+        return spectral_angle(endmembers, scene.endmembers)
+
+    stay, loose = chain(torch.zeros(3)), chain(torch.tensor([0.05, 0.05, 0.05]))
+    assert (off(loose.fitted_endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
+    assert torch.equal(loose.fitted_endmembers[2], start[2])
+    assert torch.equal(chain(torch.full((3,), 0.05), extracted=False).fitted_endmembers, start)
+    loose.move_endmembers(start, torch.full_like(start, 0.1), trust=0.0)
+    assert (off(loose.endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
+
+
+@pytest.mark.parametrize("mixing_model", MIXING_MODELS)
+def test_networks_see_the_start_whether_or_not_facets_have_been_looked_for(pipe, mixing_model):
+    scene = simulate(rank=3, snr_db=35.0)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    model = brightness_model(cube.pixels, scene.endmembers, cube.noise_std, "fixed")
+    without, found = (
+        Chain(cube, scene.endmembers, torch.ones(3).bool(), model, True, mixing_model=mixing_model, leeway=leeway)
+        for leeway in (None, torch.full((3,), 0.05))
+    )
+    assert not torch.equal(found.fitted_endmembers, without.fitted_endmembers)
+    assert torch.equal(found.endmembers, without.endmembers) and torch.equal(found.cube.pixels, without.cube.pixels)
+    assert torch.equal(found.evidence.rhs, without.evidence.rhs) and found.seen_share == without.seen_share
+
+
+def test_all_but_fixed_spectra_of_every_member_may_move_to_the_facets(pipe):
+    scene = simulate(rank=3, snr_db=35.0, height=32, width=32)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    spectra = scene.endmembers.numpy()
+    generator = torch.Generator().manual_seed(0)
+    found = starts.start_endmembers(pipe.processor, cube, 3, turned(scene)[1:2], spectra[:1], None, 2, generator)
+    assert found.leeway.shape == (2, 3) and not found.leeway[:, 0].any() and (found.leeway[:, 1:] > 0).all()
+    given = starts.start_endmembers(pipe.processor, cube, None, None, spectra, None, 2, generator)
+    assert given.leeway.shape == (2, 3) and not given.leeway.any()
+    plain, moved = (
+        pipe(scene.cube, num_endmembers=3, facets=facets, generator=torch.Generator().manual_seed(0))
+        for facets in (False, True)
+    )
+    np.testing.assert_array_equal(plain.coarse_endmembers[0], moved.coarse_endmembers[0])
+    assert (spectral_angle(*(torch.as_tensor(one.endmembers[0]) for one in (plain, moved))) > 1e-5).all()
 
 
 def test_nan_pixels_and_bad_bands_come_out_as_nan(pipe):

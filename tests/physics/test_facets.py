@@ -1,0 +1,124 @@
+"""Endmembers moved to the facets of the pixels."""
+
+import pytest
+import torch
+
+from hsunmix.physics import facet_step, gather_evidence, spectral_angle
+from hsunmix.physics.facets import _fit_densities, _log_densities
+
+NUM_BANDS, NOISE = 60, 0.002
+OFF = 0.05
+
+
+def scene(rank=4, num_pixels=3000, seed=0, brightness=1.0, noise=NOISE):
+    """Pixels whose materials are often absent, their endmembers, and others in the same span that are a little off."""
+    g = torch.Generator().manual_seed(seed)
+    truth = 0.1 + 0.7 * torch.rand(rank, NUM_BANDS, generator=g)
+    amounts = torch.rand(num_pixels, rank, generator=g).log().neg() + 0.01
+    absent = torch.rand(num_pixels, rank, generator=g) < 0.4
+    amounts = torch.where(absent & ~absent.all(1, keepdim=True), 0.0, amounts)
+    abundances = amounts / amounts.sum(1, keepdim=True)
+    mixing = torch.eye(rank) + OFF * torch.randn(rank, rank, generator=g)
+    start = mixing / mixing.sum(1, keepdim=True) @ truth
+    pixels = torch.as_tensor(brightness) * (abundances @ truth)
+    return pixels + noise * torch.randn(pixels.shape, generator=g), start, truth
+
+
+def moved(pixels, start, leeway=2 * OFF, noise=NOISE, noise_share=1.0):
+    evidence = gather_evidence(pixels, start, torch.full((NUM_BANDS,), noise))
+    return facet_step(evidence, start, torch.as_tensor(leeway).expand(len(start)), noise_share)
+
+
+def off(endmembers, truth):
+    return float(spectral_angle(endmembers, truth).mean())
+
+
+@pytest.mark.parametrize("rank", [2, 3, 5, 8])
+@pytest.mark.parametrize("brightness", ["constant", "varying"])
+def test_endmembers_move_to_the_facets(rank, brightness):
+    shade = torch.linspace(0.2, 1.5, 3000)[:, None] if brightness == "varying" else 1.0
+    pixels, start, truth = scene(rank, brightness=shade)
+    assert off(moved(pixels, start), truth) < 0.4 * off(start, truth)
+
+
+def test_right_endmembers_stay():
+    pixels, start, truth = scene()
+    assert off(moved(pixels, truth), truth) < 0.05 * off(start, truth)
+
+
+def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
+    pixels, start, _ = scene()
+
+    def distance(*args, **kwargs):
+        return float((moved(*args, **kwargs) - start).norm())
+
+    far = distance(pixels, start)
+    assert distance(pixels, start, leeway=0.002) < 0.1 * far
+    noisy, _, _ = scene(noise=100 * NOISE)
+    blurred = distance(noisy, start, noise=100 * NOISE)
+    assert distance(noisy, start, noise=100 * NOISE, noise_share=0.1) < 0.9 * blurred < 0.6 * far
+
+
+def test_an_endmember_that_is_sure_stays_while_others_move():
+    pixels, start, truth = scene()
+    start[0] = truth[0]
+    leeway = torch.tensor([0.0, 2 * OFF, 2 * OFF, 2 * OFF])
+    found = moved(pixels, start, leeway)
+    assert (found[0] - start[0]).norm() < 0.02 * (found[1:] - start[1:]).norm()
+    assert off(found[1:], truth[1:]) < 0.4 * off(start[1:], truth[1:])
+
+
+def test_dark_and_stray_pixels_say_little():
+    pixels, start, truth = scene()
+    g = torch.Generator().manual_seed(1)
+    pixels[:300] = 0.01 * torch.rand(300, NUM_BANDS, generator=g)
+    pixels[300:310] = 5 * torch.rand(10, NUM_BANDS, generator=g)
+    assert off(moved(pixels, start), truth) < 0.5 * off(start, truth)
+
+
+def test_the_span_the_sum_of_abundances_and_the_unit_are_kept():
+    pixels, start, _ = scene()
+    found = moved(pixels, start)
+    mixing = torch.linalg.lstsq(start.double().T, found.double().T).solution.T
+    torch.testing.assert_close(mixing @ start.double(), found.double(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mixing.sum(1), torch.ones(len(start), dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved(50 * pixels, 50 * start, noise=50 * NOISE), 50 * found, atol=0.01, rtol=1e-4)
+
+
+def test_works_in_inference_mode():
+    pixels, start, _ = scene()
+    with torch.inference_mode():
+        found = moved(*(x.clone() for x in (pixels, start)))
+    torch.testing.assert_close(found.clone(), moved(pixels, start))
+
+
+@pytest.mark.parametrize("brightness_precision", [0.0, 2.5e5])
+def test_twins_and_endmembers_without_signal_do_no_harm(brightness_precision):
+    pixels, start, _ = scene(rank=8)
+    noise = torch.full((NUM_BANDS,), NOISE)
+    for last in (1.01 * start[-2], torch.zeros(NUM_BANDS)):
+        endmembers = torch.cat([start[:-1], last[None]])
+        evidence = gather_evidence(pixels, endmembers, noise, 1.0, brightness_precision)
+        found = facet_step(evidence, endmembers, torch.full((8,), OFF))
+        assert torch.isfinite(found).all() and (found >= 0).all()
+        assert spectral_angle(found, endmembers)[:6].max() < 0.5
+
+
+@pytest.mark.parametrize("noise_std", [0.01, 0.1, 1.0, 10.0])
+def test_densities_add_up_to_one_and_are_fitted_to_what_made_the_abundances(noise_std):
+    """However large the noise: a density that grew with it would pull in what nothing is known of."""
+    grid = torch.linspace(-1, 1, 20001, dtype=torch.float64)[:, None] * (3 + 8 * noise_std)
+    weights = torch.tensor([[0.5, 0.2, 0.3]], dtype=torch.float64)
+    parameters = weights, torch.tensor([0.1], dtype=torch.float64), torch.tensor([0.8], dtype=torch.float64)
+    density = _log_densities(grid, torch.full_like(grid, noise_std), *parameters).exp()[:, 0, :3]
+    mass = density.sum(0) * float(grid[1] - grid[0])
+    torch.testing.assert_close(mass[:2], weights[0, :2], atol=1e-3, rtol=0)
+    assert 0.95 < mass[2] / weights[0, 2] < 1.15
+    g = torch.Generator().manual_seed(0)
+    drawn = torch.multinomial(density.sum(1), 100_000, replacement=True, generator=g)
+    fitted = parameters
+    for _ in range(10):
+        fitted = _fit_densities(grid[drawn], torch.full((len(drawn), 1), noise_std, dtype=torch.float64), *fitted)
+    assert all(torch.isfinite(one).all() for one in fitted)
+    if noise_std < 0.1:
+        torch.testing.assert_close(fitted, parameters, atol=0.04, rtol=0)
