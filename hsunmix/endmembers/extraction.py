@@ -111,7 +111,7 @@ def extract_endmembers(
         endmembers=spectra.to(dtype),
         method=chosen.method,
         spread=spread.to(dtype),
-        leeway=(torch.zeros_like(spread) if cloud else spread.clone()).to(dtype),
+        leeway=(torch.zeros_like(spread) if cloud else spread).to(dtype),
         brightness_variation=variation,
         natural_scale=natural,
     )

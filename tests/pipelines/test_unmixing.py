@@ -338,8 +338,8 @@ def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
     movable = torch.tensor([True, True, False])
 
-    def chain(leeway, extracted=True, mixing_model="linear"):
-        return Chain(cube, start, movable, model, extracted, mixing_model=mixing_model, leeway=leeway)
+    def chain(leeway, extracted=True):
+        return Chain(cube, start, movable, model, extracted, leeway=leeway)
 
     def off(endmembers):
         return spectral_angle(endmembers, scene.endmembers)
