@@ -28,7 +28,9 @@ if __name__ == "__main__":
         default=["given", "perturbed"],
         help="endmembers exact; 5 degrees off; 5 degrees off and left there, to see what the maps alone gain",
     )
-    parser.add_argument("--facets", action="store_true", help="move endmembers to the facets of the pixels")
+    parser.add_argument(
+        "--no-facets", action="store_false", dest="facets", help="leave endmembers where extraction has put them"
+    )
     parser.add_argument("--steps", type=int, nargs="+", help="denoising steps, one table after another")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()

@@ -80,7 +80,9 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
         default="auto",
         help="that hsunmix unmixes with (default: auto)",
     )
-    parser.add_argument("--facets", action="store_true", help="move endmembers to the facets of the pixels")
+    parser.add_argument(
+        "--no-facets", action="store_false", dest="facets", help="leave endmembers where extraction has put them"
+    )
     parser.add_argument("--checkpoint", metavar="DIR_OR_REPO", default="base", help="default: base")
     parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, mps (default: the fastest)")
     return parser

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from ..physics import spectral_angle, unit_rows
+from ..physics import Alternatives, spectral_angle, unit_rows
 from .candidates import METHODS, Candidate
 from .matching import match_endmembers
 from .networks import SmallNetworks
@@ -61,11 +61,13 @@ class Blend:
         spread: (R,) root mean square of the angles between proposals and their mean, weighted, radians. On simulated
             scenes it is about as large as the error of the mean; 0 where a single proposal counts.
         method: what proposed the candidates of the largest weight.
+        alternatives: the proposals with their weights.
     """
 
     spectra: torch.Tensor
     spread: torch.Tensor
     method: str
+    alternatives: Alternatives
 
 
 def gather_proposals(
@@ -210,7 +212,9 @@ def blend(
     for k, weight in zip(proposals.candidates, weights[2:].sum(1).tolist(), strict=True):
         shares[pool[k].method] += weight
     method = max(shares, key=lambda name: shares[name])
-    return Blend(spectra.to(scene.raw.device), spread.to(scene.raw.device), method)
+    device = scene.raw.device
+    alternatives = Alternatives(proposals.spectra.to(device), weights.to(device))
+    return Blend(spectra.to(device), spread.to(device), method, alternatives)
 
 
 def _plausibility(proposals: Proposals) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..physics import BRIGHTNESS_THRESHOLD, brightness_fit, estimate_noise, nnls, unit_rows
+from ..physics import BRIGHTNESS_THRESHOLD, Alternatives, brightness_fit, estimate_noise, nnls, unit_rows
 from .blending import blend
 from .candidates import METHODS, Candidate, independent, propose
 from .scene import ScenePoints, prepare_scene
@@ -22,8 +22,8 @@ class EndmemberResult:
             approximate spectra), or the best candidate where one method was asked for.
         method: what found most of `endmembers`: "archetypes", "vca", "spa" or "minimum_volume".
         spread: (R,) how far apart the sets lie whose mean `endmembers` are, radians; 0 where it is a single one.
-        leeway: (R,) how far from `endmembers` the facets of the pixels may call for others, radians: `spread`, but 0
-            where archetypes rank first, and the pixels are a cloud without facets.
+        alternatives: these sets, among which the facets of the pixels may choose; `None` where archetypes rank first,
+            and the pixels are a cloud without facets, or no such mean was taken.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.
@@ -32,7 +32,7 @@ class EndmemberResult:
     endmembers: torch.Tensor
     method: str
     spread: torch.Tensor
-    leeway: torch.Tensor
+    alternatives: Alternatives | None
     brightness_variation: float
     natural_scale: bool
 
@@ -94,7 +94,7 @@ def extract_endmembers(
     ranking = rank_candidates(scene, pool, generator)
 
     # 5. weigh, 6. scale
-    chosen, spread = pool[ranking.order[0]], scene.norm.new_zeros(num_endmembers)
+    chosen, spread, alternatives = pool[ranking.order[0]], scene.norm.new_zeros(num_endmembers), None
     cloud = chosen.method == "archetypes"
     if method == "auto":
         mean = blend(scene, pool, ranking, approximate)
@@ -102,6 +102,7 @@ def extract_endmembers(
         spread = mean.spread
         if independent(points):  # they are not where the pixels show fewer than R materials
             chosen = Candidate(points, mean.method)
+            alternatives = None if cloud else mean.alternatives
     spectra, variation, natural = _to_spectra(scene, chosen)
     if approximate is not None:
         norm = approximate.double().norm(dim=1, keepdim=True)
@@ -111,7 +112,7 @@ def extract_endmembers(
         endmembers=spectra.to(dtype),
         method=chosen.method,
         spread=spread.to(dtype),
-        leeway=(torch.zeros_like(spread) if cloud else spread).to(dtype),
+        alternatives=alternatives,
         brightness_variation=variation,
         natural_scale=natural,
     )

@@ -14,7 +14,7 @@ from .consistency import (
     solve_on_support,
 )
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
-from .facets import facet_step
+from .facets import Alternatives, facet_step
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise, noise_share
 from .nonlinear import (
@@ -29,6 +29,7 @@ from .shared_errors import fit_leak, leaked_abundances, smooth_error
 from .simplex import project_simplex, split_brightness
 
 __all__ = [
+    "Alternatives",
     "BRIGHTNESS_THRESHOLD",
     "BrightnessModel",
     "EVIDENCE_CHANNELS",

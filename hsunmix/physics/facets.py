@@ -9,47 +9,76 @@ abundances have a likelihood (as in dependent component analysis: Nascimento and
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from .consistency import regularise
 from .evidence import Evidence
+from .mixing import spectral_angle, unit_rows
 
 # Independent pixels that all of them count for: neighbours are alike, and the densities not those of any real scene.
 # With 7, simulated scenes without noise gain more, some of those with noise lose.
 _COUNT = 4.0
-_MIXED = 0.15  # std of the fraction of another that an endmember may turn out to hold: alike ones are not exchanged
+# The fractions of others that an endmember may turn out to hold: factors of their covariance among the alternatives to
+# it, and of that which an error of their angle in any direction would have; the least std; that of R - 1 others.
+_ALONG, _ANY, _LEAST, _MOST = 3.0, 0.1, 0.01, 0.1
+_ALIKE = 0.01  # of the power of the endmembers is added, for those angles: alike ones don't exchange what they like
 _PIXELS = 2500  # that are looked at, spread evenly over the scene
 _DARK = 0.1  # times the ordinary brightness: darker pixels say nothing of facets
 _LEAST_SUM = 0.5  # of abundances without bounds; they are near 1 but in the wildest pixels
 _LEAST_SHARE = 0.01  # of the noise: model errors blur no more than that
 _SOFTNESS = (0.05, 0.025, 0.012, 0.006, 0.003, 0.0015, 0.001, 0.001)  # least std of abundances, by round
-_LEAST_LEEWAY = 1e-3  # radians, for endmembers that may not move; with less, the search for the others is slow
+_KNOWN = 1e-3  # std of the fractions in endmembers that are known; with less, the search for others is slow
 _STRAY = math.log(0.01 / 3)  # of the density of the one pixel in a hundred that is nothing of all this
 _MEAN_RANGE = (0.05, 1.0)  # of small abundances
 _EXTENT_RANGE = (0.1, 2.0)
+_SAME = 2.0  # times the errors by dimension: pixels nearer than that may be the same mixture
+_LEAST_ERROR = 0.01  # of abundances, for that
 _SHAPE = 4  # of the generalised normal distribution of large ones: nearly even, then falling off
 _NORM = math.lgamma(1 + 1 / _SHAPE)
 _STEPS = 8  # of the simplex in each round
 
 
+class Alternatives(NamedTuple):
+    """What else R endmembers might be: P spectra for each.
+
+    Attributes:
+        spectra: (P, R, B) in any scale.
+        weights: (P, R), those for one endmember adding up to one; 0 for endmembers that are known.
+    """
+
+    spectra: torch.Tensor
+    weights: torch.Tensor
+
+    def reorder(self, order: torch.Tensor) -> Alternatives:
+        """The same for the endmembers in another order.
+
+        Args:
+            order: (R,) indices.
+
+        Returns:
+            The alternatives in that order.
+        """
+        return Alternatives(self.spectra[:, order], self.weights[:, order])
+
+
 @torch.no_grad()
 def facet_step(
-    evidence: Evidence, endmembers: torch.Tensor, leeway: torch.Tensor, noise_share: float = 1.0
+    evidence: Evidence, endmembers: torch.Tensor, alternatives: Alternatives, noise_share: float = 1.0
 ) -> torch.Tensor:
     """Move endmembers within their span to where the facets of the pixels would have them.
 
     Maximum a posteriori: abundances `a = u M` of pixels with coordinates u, each with a density of three parts (none
     of the material; little, an exponential; any amount, a generalised normal, nearly even up to its extent), blurred
-    by the noise, and Gaussian priors on `M^-1` and on the endmembers `M^-1 E`. The parameters of the densities are
-    fitted by expectation maximisation (Dempster et al., 1977), M by L-BFGS, from soft facets to those that the noise
-    says.
+    by the noise, and a Gaussian prior on the fractions `M^-1 - 1` of others that the endmembers `M^-1 E` hold, as wide
+    as the alternatives to them differ in these. The parameters of the densities are fitted by expectation maximisation
+    (Dempster et al., 1977), M by L-BFGS, from soft facets to those that the noise says.
 
     Args:
         evidence: of N pixels with these R endmembers.
         endmembers: (R, B) spectra.
-        leeway: (R,) standard deviation of the prior, relative to the norm of each endmember (radians).
+        alternatives: to them.
         noise_share: of the noise in what these endmembers leave of the pixels; the rest blurs the facets as well.
 
     Returns:
@@ -61,17 +90,35 @@ def facet_step(
     spectra = endmembers.double()
     root = torch.linalg.inv(torch.linalg.cholesky(regularise(evidence.gram))).T  # of their errors' covariance
     root = root / (evidence.noise_confidence * max(noise_share, _LEAST_SHARE)).sqrt()
-    norm = spectra.norm(dim=1)
-    width = leeway.double().clamp_min(_LEAST_LEEWAY) * norm.clamp_min(1e-3 * norm.max())
-    precision = width.square().reciprocal() / _COUNT
+    precision = torch.linalg.inv(_fraction_covariance(spectra, alternatives)) / _COUNT
     # outside of inference mode, in which users may call: its tensors have no gradient
     with torch.inference_mode(False), torch.enable_grad():
-        values = (x.clone() for x in (coordinates, brightness, root, spectra @ spectra.T, precision))
-        unmixing = _most_probable(*values)
+        unmixing = _most_probable(*(x.clone() for x in (coordinates, brightness, root, precision)))
     sign, size = torch.linalg.slogdet(unmixing)
     if not (sign > 0 and torch.isfinite(size)):
         return endmembers
     return torch.linalg.solve(unmixing, spectra).clamp_min(0).to(endmembers.dtype)
+
+
+def _fraction_covariance(endmembers: torch.Tensor, alternatives: Alternatives) -> torch.Tensor:
+    """Covariance (R, R, R) of the fractions of all of the endmembers (R, B) that the first, second, ... may hold."""
+    rank = len(endmembers)
+    eye = torch.eye(rank, dtype=endmembers.dtype, device=endmembers.device)
+    gram = regularise(endmembers @ endmembers.T)
+    spectra, weights = (one.to(endmembers) for one in alternatives)
+    spectra = unit_rows(spectra)
+    mean = (weights[..., None] * spectra).sum(0)
+    variance = (weights * spectral_angle(spectra, mean).square()).sum(0) * endmembers.square().sum(1)
+    fractions = torch.linalg.solve(gram, endmembers @ spectra.flatten(0, 1).T).T.unflatten(0, weights.shape)
+    least_sum = (0.1 * fractions.abs().sum(2, keepdim=True)).clamp_min(1e-12)
+    fractions = fractions / fractions.sum(2, keepdim=True).clamp_min(least_sum)
+    off = (fractions - (weights[..., None] * fractions).sum(0)).clamp(-1, 1)  # [P, R, R]
+    along = torch.einsum("pr,pri,prj->rij", weights, off, off)
+    least = torch.where(weights.any(0), _LEAST, _KNOWN)
+    turned = torch.linalg.inv(gram + _ALIKE * gram.diagonal().mean() * eye)
+    wide = _ALONG * along + _ANY * variance[:, None, None] * turned
+    precision = torch.linalg.inv(wide + least.square()[:, None, None] * eye) + eye / (_MOST**2 * (rank - 1))
+    return torch.linalg.inv(precision)
 
 
 def _coordinates(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,7 +126,7 @@ def _coordinates(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
     brightness, unbounded = evidence.brightness.double(), evidence.unbounded.double()
     total = unbounded.sum(1)
     usable = ((brightness > _DARK * brightness.median()) & (total > _LEAST_SUM)).nonzero().squeeze(1)
-    spread = torch.linspace(0, max(len(usable) - 1, 0), min(len(usable), _PIXELS), device=usable.device)
+    spread = torch.linspace(0, len(usable) - 1, min(len(usable), _PIXELS), dtype=torch.float64, device=usable.device)
     kept = usable[spread.long()]
     return unbounded[kept] / total[kept, None], brightness[kept]
 
@@ -88,7 +135,6 @@ def _most_probable(
     coordinates: torch.Tensor,
     brightness: torch.Tensor,
     root: torch.Tensor,
-    gram: torch.Tensor,
     precision: torch.Tensor,
 ) -> torch.Tensor:
     """M (R, R), whose rows add up to one.
@@ -97,29 +143,29 @@ def _most_probable(
         coordinates: (n, R).
         brightness: (n,).
         root: (R, R) L, the errors of the coordinates having the covariance `L L^T / brightness^2`.
-        gram: (R, R) of the endmembers.
-        precision: (R,) of the prior on each.
+        precision: (R, R, R) of the prior on the fractions in each endmember.
     """
-    rank = len(gram)
-    eye = torch.eye(rank, dtype=gram.dtype, device=gram.device)
-    moves = torch.linalg.svd(torch.ones_like(gram[:, :1]))[0][:, 1:].contiguous()  # [R, R-1]: they keep the sum
+    rank = len(root)
+    eye = torch.eye(rank, dtype=root.dtype, device=root.device)
+    moves = torch.linalg.svd(torch.ones_like(root[:, :1]))[0][:, 1:].contiguous()  # [R, R-1]: they keep the sum
     free = torch.zeros_like(moves, requires_grad=True)
-    densities = gram.new_full((rank, 3), 1 / 3), gram.new_full((rank,), 0.25), gram.new_full((rank,), 1.0)
+    counts = _pixel_weights(coordinates, brightness, root)
+    densities = root.new_full((rank, 3), 1 / 3), root.new_full((rank,), 0.25), root.new_full((rank,), 1.0)
     for softness in _SOFTNESS:
         with (
             torch.no_grad()
         ):  # the errors are those of the round before: if they shrank with the simplex, a point fits
             unmixing = eye + free @ moves.T
             std = ((root.T @ unmixing).norm(dim=0) / brightness[:, None]).clamp_min(softness)  # [n, R]
-            densities = _fit_densities(coordinates @ unmixing, std, *densities)
+            densities = _fit_densities(coordinates @ unmixing, counts, std, *densities)
         search = torch.optim.LBFGS([free], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
         def loss(search: Any = search, parameters: tuple[torch.Tensor, ...] = (std, *densities)) -> torch.Tensor:
             search.zero_grad()
             unmixing = eye + free @ moves.T
-            likelihood = _log_densities(coordinates @ unmixing, *parameters).logsumexp(-1).sum(1).mean()
+            likelihood = _log_densities(coordinates @ unmixing, *parameters).logsumexp(-1).sum(1) @ counts
             moved = torch.linalg.inv(unmixing) - eye
-            distance = (precision @ ((moved @ gram) * moved).sum(1) + moved.square().sum() / (_COUNT * _MIXED**2)) / 2
+            distance = torch.einsum("ri,rij,rj->", moved, precision, moved) / 2
             value = distance - torch.linalg.slogdet(unmixing)[1] - likelihood
             value.backward()
             return value
@@ -128,14 +174,39 @@ def _most_probable(
     return eye + free.detach() @ moves.T
 
 
+def _pixel_weights(coordinates: torch.Tensor, brightness: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    """Weights (n,) of the pixels, which add up to one: n of the same mixture count as the square root of n.
+
+    A background of one mixture would else be the facet of every material that it holds little of. The facets of two
+    materials are points: there all pixels count alike.
+    """
+    rank = len(root)
+    if rank == 2:
+        return torch.full_like(brightness, 1 / len(brightness))
+    covariance = root @ root.T / brightness.median().square()
+    covariance = covariance + _LEAST_ERROR**2 * torch.eye(rank, dtype=root.dtype, device=root.device)
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), coordinates.T, upper=False).T
+    alike = (torch.cdist(whitened, whitened).square() / (-(rank - 1) * _SAME**2)).exp().sum(1)
+    weights = alike.rsqrt()
+    return weights / weights.sum()
+
+
 def _fit_densities(
-    abundances: torch.Tensor, std: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, extents: torch.Tensor
+    abundances: torch.Tensor,
+    counts: torch.Tensor,
+    std: torch.Tensor,
+    weights: torch.Tensor,
+    means: torch.Tensor,
+    extents: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A few steps of expectation maximisation: weights (R, 3); means (R,) of little, extents (R,) of any amount."""
+    """A few steps of expectation maximisation: weights (R, 3); means (R,) of little, extents (R,) of any amount.
+
+    `counts` (n,) weighs the pixels.
+    """
     for _ in range(3):
         parts = _log_densities(abundances, std, weights, means, extents)
-        share = (parts - parts.logsumexp(-1, keepdim=True)).exp()[..., :3]  # [n, R, 3]
-        weights = share.mean(0) + 0.02
+        share = (parts - parts.logsumexp(-1, keepdim=True)).exp()[..., :3] * counts[:, None, None]  # [n, R, 3]
+        weights = share.sum(0) + 0.02
         weights = weights / weights.sum(1, keepdim=True)
         total = share.sum(0).clamp_min(1e-12)
         centre = abundances - std.square() / means

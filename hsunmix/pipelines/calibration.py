@@ -1,7 +1,8 @@
 """From what a chain knows of its errors to standard deviations and intervals that hold on simulated scenes.
 
 Fitted on simulated scenes (24 of held-out materials, 24 by the recipe of the benchmark; 40 to 10 dB), so that 90 %
-intervals (`abundance_interval`) cover about 90 %.
+intervals (`abundance_interval`) cover about 90 %; for found endmembers with an eye on DC1, DC2, Samson and Jasper
+Ridge, where they should cover 83 % at least.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 # scenes are those of linear ones.
 _FACTORS = {
     "given": {"linear": (1.1, 0.6), "bilinear": (1.5, 0.75), "variable": (1.95, 0.75)},
-    "corrected": {"linear": (1.75, 1.55), "bilinear": (1.75, 1.55), "variable": (2.2, 2.4)},
-    "extracted": {"linear": (2.25, 2.7), "bilinear": (2.25, 2.7), "variable": (2.25, 2.7)},
+    "corrected": {"linear": (1.6, 1.55), "bilinear": (1.6, 1.55), "variable": (2.2, 2.4)},
+    "extracted": {"linear": (1.8, 2.1), "bilinear": (1.8, 2.1), "variable": (2.25, 2.7)},
 }
 _AT_BOUND = 0.6  # of the standard deviation is left at 0 and 1; from one standard deviation away on all of it
 TO_BOUND = 1.5

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..physics import (
+    Alternatives,
     BrightnessModel,
     Evidence,
     abundance_std,
@@ -60,7 +61,7 @@ class Chain:
         start_error: (R,) how far off the start is expected to be, radians; `None` where nothing but the network tells.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         corrected: they have done so from spectra that the user gave.
-        leeway: (R,) how far from the start the facets of the pixels may call for others, radians.
+        alternatives: to the start, among which the facets of the pixels may choose; `None` where they may not.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
         stages: the start, and the state after each denoising step.
         observed: (N, K) the measured pixels.
@@ -95,7 +96,7 @@ class Chain:
     start_error: torch.Tensor | None = None
     mixing_model: str = "linear"
     corrected: bool = False
-    leeway: torch.Tensor | None = None
+    alternatives: Alternatives | None = None
     followed: list[Stage] | None = None
     stages: list[Stage] = field(default_factory=list)
     observed: torch.Tensor = field(init=False)
@@ -147,8 +148,8 @@ class Chain:
         if self.extracted and len(data[0]) >= LEAST_PIXELS * len(start):
             free = anchor * self.movable[:, None]
             self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, free)
-            if self.leeway is not None and self.leeway.any():
-                self._move_to_facets(self.leeway)
+            if self.alternatives is not None:
+                self._move_to_facets(self.alternatives)
         self._record()
 
     @property
@@ -189,13 +190,13 @@ class Chain:
         self.seen_share = stage.seen_share
         self._gather()
 
-    def _move_to_facets(self, leeway: torch.Tensor) -> None:
+    def _move_to_facets(self, alternatives: Alternatives) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
         self.endmembers = self.fitted_endmembers
         self._gather()
         residual = self.cube.pixels - self.evidence.scaled_abundances @ self.endmembers
         share = noise_share(residual, self.cube.noise_std)
-        moved = facet_step(self.evidence, self.endmembers, leeway, share)
+        moved = facet_step(self.evidence, self.endmembers, alternatives, share)
         self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
         self.fitted_endmembers = self.fitted_endmembers + self.facet_move
         self.endmembers = self.coarse_endmembers
@@ -355,7 +356,6 @@ def network_share(
         predicted: (..., R, K) spectra.
         std: (..., R, K) their expected errors.
         moved: (..., R, K) the start after an E-step.
-        facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
     """
     expected = std.square().sum(-1, keepdim=True)  # [..., R, 1]

@@ -134,7 +134,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         brightness: str = "auto",
         mixing_model: str = "auto",
         correct_endmembers: bool = True,
-        facets: bool = False,
+        facets: bool = True,
         ensemble_size: int = 1,
         output_uncertainty: bool = False,
         batch_size: int | None = None,
@@ -173,8 +173,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             correct_endmembers: `False` starts from `endmembers` as they are: for spectra that have been found in this
                 very scene, by `hsunmix adapt`, say.
             facets: move extracted and corrected endmembers to where pixels without a material pile up, the facets of
-                their simplex; for scenes in which many pixels lack some of the materials altogether, unless archetypes
-                rank first there. Where a mixture of all of them is the background, that would be taken for a facet.
+                their simplex, unless archetypes rank first.
             ensemble_size: number of chains, with noise and extracted endmembers of their own, that are averaged.
             output_uncertainty: return standard deviations.
             batch_size: chains per network call; bounds the memory.
@@ -243,8 +242,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             facts = (starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
             chains += [
-                Chain(one, start, *facts, leeway=leeway if facets else None)
-                for start, leeway in zip(starts.endmembers, starts.leeway, strict=True)  # [R, K], [R]
+                Chain(one, start, *facts, alternatives=alternatives if facets else None)
+                for start, alternatives in zip(starts.endmembers, starts.alternatives, strict=True)  # [R, K]
             ]
         batches = self._group(chains, batch_size)
 

@@ -16,6 +16,7 @@ from ..endmembers import (
     select_from_library,
 )
 from ..physics import (
+    Alternatives,
     brightness_fit,
     choose_mixing_model,
     interactions_possible,
@@ -35,10 +36,10 @@ _ROUNDS = 3
 
 
 class _Extracted(NamedTuple):
-    """Endmembers (M, R, K) from the pixels with their leeway (M, R); spread (R,) and method of the first set."""
+    """Endmembers (M, R, K) from the pixels, alternatives to each set; spread (R,) and method of the first."""
 
     endmembers: torch.Tensor
-    leeway: torch.Tensor
+    alternatives: list[Alternatives | None]
     spread: torch.Tensor
     method: str
 
@@ -51,7 +52,7 @@ class Starts:
         endmembers: (M, R, K) spectra on the good bands, one set for each member of the ensemble.
         movable: (R,) bool; `False` keeps an endmember exactly.
         extracted: all pixels of the cube have placed them, alone or by correcting approximate ones.
-        leeway: (M, R) how far from them the facets of the pixels may call for others, radians.
+        alternatives: M to these sets, among which the facets of the pixels may choose, `None` where they may not.
         error: (R,) how far off those that the user knows something of are expected to be, radians, else `None`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`; of "auto", what it has come to.
@@ -61,7 +62,7 @@ class Starts:
     movable: torch.Tensor
     extracted: bool
     mixing_model: str
-    leeway: torch.Tensor
+    alternatives: list[Alternatives | None]
     error: torch.Tensor | None = None
     number_probabilities: dict[int, float] | None = None
 
@@ -126,7 +127,8 @@ def start_endmembers(
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
-    extracted, error, leeway = False, None, cube.noise_std.new_zeros(ensemble_size, count)
+    extracted, error = False, None
+    alternatives: list[Alternatives | None] = [None] * ensemble_size
     guessed = ""
     if probabilities is not None:
         guessed = f" (their number is estimated, with a probability of {100 * probabilities[count]:.0f} %)"
@@ -175,7 +177,7 @@ def start_endmembers(
                 found = _extract_linear_part(cube, second, decided, given, ensemble_size, generator, _ROUNDS - 1)
             elif generator is not None and before is not None:
                 generator.set_state(before)  # an attempt in vain changes nothing else
-        mixing_model, starts, leeway = decided, found.endmembers, found.leeway
+        mixing_model, starts, alternatives = decided, found.endmembers, found.alternatives
         extracted, error = True, None if given is None else found.spread
         source = f"mostly by {found.method.replace('_', ' ')}{guessed}"
         if given is None:
@@ -188,12 +190,14 @@ def start_endmembers(
             logger.info("endmembers: %d, %d of them given%s; extracted, %s", count, len(given), corrected, source)
         if fixed is not None:
             starts[:, : len(fixed)] = fixed
-            leeway[:, : len(fixed)] = 0
+            for one in alternatives:
+                if one is not None:
+                    one.weights[:, : len(fixed)] = 0
     movable = torch.ones(count, dtype=torch.bool, device=cube.pixels.device)
     movable[: 0 if fixed is None else len(fixed)] = False
     if mixing_model != "linear":
         logger.info("mixing model: %s", mixing_model)
-    return Starts(starts, movable, extracted, mixing_model, leeway, error, probabilities)
+    return Starts(starts, movable, extracted, mixing_model, alternatives, error, probabilities)
 
 
 def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, known: bool = False) -> str:
@@ -229,14 +233,14 @@ def _extract(
         for _ in range(ensemble_size)
     ]
     known, best = 0 if given is None else len(given), found[0]
-    sets, leeways = [best.endmembers], [best.leeway]
+    sets, alternatives = [best.endmembers], [best.alternatives]
     for one in found[1:]:
-        order = torch.arange(count, device=best.leeway.device)
+        order = torch.arange(count)
         if known < count:
             order[known:] = known + match_endmembers(best.endmembers[known:], one.endmembers[known:]).to(order)
         sets.append(one.endmembers[order])
-        leeways.append(one.leeway[order])
-    return _Extracted(torch.stack(sets), torch.stack(leeways), best.spread, best.method)
+        alternatives.append(one.alternatives and one.alternatives.reorder(order))
+    return _Extracted(torch.stack(sets), alternatives, best.spread, best.method)
 
 
 def _extract_linear_part(
@@ -258,8 +262,9 @@ def _extract_linear_part(
         found = _extract(replace(cube, pixels=linear), len(endmembers), given, members, generator)
         if given is None:
             order = match_endmembers(endmembers, found.endmembers[0])
-            sets, leeway, spread, method = found
-            found = _Extracted(sets[:, order], leeway[:, order], spread[order], method)
+            sets, alternatives, spread, method = found
+            alternatives = [one and one.reorder(order) for one in alternatives]
+            found = _Extracted(sets[:, order], alternatives, spread[order], method)
         if to_come:
             endmembers = _natural_scale(cube, found.endmembers[0], given)
     return found

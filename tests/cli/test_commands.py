@@ -64,7 +64,7 @@ def test_unmix_writes_everything(scene, tmp_path, pipeline, capsys):
 
 def test_arguments_reach_the_pipeline(scene, tmp_path, pipeline):
     options = "-r 3 --steps 7 --strength 0.4 --brightness free --mixing-model bilinear --ensemble 5"
-    options = f"{options} --facets --uncertainty --seed 9".split()
+    options = f"{options} --no-facets --uncertainty --seed 9".split()
     assert main(["unmix", str(scene), *options, "-q", "-o", str(tmp_path / "out")]) == 0
     (call,) = pipeline.calls
     assert call.num_endmembers == 3 and call.num_inference_steps == 7 and call.strength == 0.4
@@ -72,7 +72,7 @@ def test_arguments_reach_the_pipeline(scene, tmp_path, pipeline):
         call.mixing_model == "bilinear"
         and call.brightness == "free"
         and call.ensemble_size == 5
-        and call.facets
+        and not call.facets
         and call.output_uncertainty
     )
     assert call.generator.initial_seed() == 9

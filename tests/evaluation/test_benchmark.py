@@ -92,9 +92,9 @@ def test_options_of_the_sampler_reach_it(library, tmp_path, monkeypatch):
         raise ValueError("seen enough")
 
     monkeypatch.setattr(benchmark, "run", look)
-    options = ["--steps", "3", "--ensemble", "2", "--mixing-model", "bilinear", "--facets", "-o", str(tmp_path)]
+    options = ["--steps", "3", "--ensemble", "2", "--mixing-model", "bilinear", "--no-facets", "-o", str(tmp_path)]
     assert main(["benchmark", "--library", str(library), "--simulated", "1", *options]) == 2
-    assert seen == {"num_inference_steps": 3, "ensemble_size": 2, "mixing_model": "bilinear", "facets": True}
+    assert seen == {"num_inference_steps": 3, "ensemble_size": 2, "mixing_model": "bilinear", "facets": False}
 
 
 def test_other_methods_beside_it_and_resumed(library, tmp_path, capsys, monkeypatch):

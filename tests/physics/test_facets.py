@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hsunmix.physics import facet_step, gather_evidence, spectral_angle
-from hsunmix.physics.facets import _fit_densities, _log_densities
+from hsunmix.physics import Alternatives, facet_step, gather_evidence, spectral_angle
+from hsunmix.physics.facets import _fit_densities, _fraction_covariance, _log_densities
 
 NUM_BANDS, NOISE = 60, 0.002
 OFF = 0.05
@@ -24,9 +24,18 @@ def scene(rank=4, num_pixels=3000, seed=0, brightness=1.0, noise=NOISE):
     return pixels + noise * torch.randn(pixels.shape, generator=g), start, truth
 
 
-def moved(pixels, start, leeway=2 * OFF, noise=NOISE, noise_share=1.0):
+def alternatives(start, width=OFF):
+    """Sixteen other sets in the span of the start, whose fractions differ by `width`; none for those of no width."""
+    rank = len(start)
+    width = torch.as_tensor(width).expand(rank)[:, None]
+    mixing = torch.eye(rank) + width * torch.randn(16, rank, rank, generator=torch.Generator().manual_seed(2))
+    spectra = mixing / mixing.sum(2, keepdim=True) @ start
+    return Alternatives(spectra, (width[:, 0] > 0).double().expand(16, -1) / 16)
+
+
+def moved(pixels, start, width=2 * OFF, noise=NOISE, noise_share=1.0):
     evidence = gather_evidence(pixels, start, torch.full((NUM_BANDS,), noise))
-    return facet_step(evidence, start, torch.as_tensor(leeway).expand(len(start)), noise_share)
+    return facet_step(evidence, start, alternatives(start, width), noise_share)
 
 
 def off(endmembers, truth):
@@ -53,7 +62,7 @@ def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
         return float((moved(*args, **kwargs) - start).norm())
 
     far = distance(pixels, start)
-    assert distance(pixels, start, leeway=0.002) < 0.1 * far
+    assert distance(pixels, start, width=0.001) < 0.1 * far
     noisy, _, _ = scene(noise=100 * NOISE)
     blurred = distance(noisy, start, noise=100 * NOISE)
     assert distance(noisy, start, noise=100 * NOISE, noise_share=0.1) < 0.9 * blurred < 0.6 * far
@@ -62,8 +71,7 @@ def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
 def test_an_endmember_that_is_sure_stays_while_others_move():
     pixels, start, truth = scene()
     start[0] = truth[0]
-    leeway = torch.tensor([0.0, 2 * OFF, 2 * OFF, 2 * OFF])
-    found = moved(pixels, start, leeway)
+    found = moved(pixels, start, torch.tensor([0.0, 2 * OFF, 2 * OFF, 2 * OFF]))
     assert (found[0] - start[0]).norm() < 0.02 * (found[1:] - start[1:]).norm()
     assert off(found[1:], truth[1:]) < 0.4 * off(start[1:], truth[1:])
 
@@ -92,6 +100,29 @@ def test_works_in_inference_mode():
     torch.testing.assert_close(found.clone(), moved(pixels, start))
 
 
+@pytest.mark.parametrize("rank", [3, 4, 8])
+def test_a_background_of_one_mixture_is_no_facet(rank):
+    pixels, start, truth = scene(rank)
+    g = torch.Generator().manual_seed(1)
+    background = torch.tensor([0.08, 0.12, *[0.8 / (rank - 2)] * (rank - 2)]) @ truth
+    pixels = torch.cat([background + NOISE * torch.randn(9 * len(pixels), NUM_BANDS, generator=g), pixels])
+    pixels = pixels[torch.randperm(len(pixels), generator=g)]
+    assert off(moved(pixels, start), truth) < 0.4 * off(start, truth)
+
+
+def test_fractions_in_which_the_alternatives_agree_are_sure():
+    """Also those of a twin, which hardly turns the spectrum."""
+    _, start, _ = scene()
+    start[1] = start[0] + 0.01 * start[1]
+    fractions = torch.zeros(16, 4)
+    fractions[:, 2] = 0.1 * torch.linspace(-1, 1, 16)
+    others = start.expand(16, -1, -1).clone()
+    others[:, 0] += fractions @ start - fractions.sum(1, keepdim=True) * start[0]
+    std = _fraction_covariance(start.double(), Alternatives(others, torch.full((16, 4), 1 / 16)))
+    std = std.diagonal(dim1=1, dim2=2).sqrt()  # [R, R]
+    assert std[0, 2] > 0.08 and std[0, 1] < 0.07 and (std[1:] < 0.02).all()
+
+
 @pytest.mark.parametrize("brightness_precision", [0.0, 2.5e5])
 def test_twins_and_endmembers_without_signal_do_no_harm(brightness_precision):
     pixels, start, _ = scene(rank=8)
@@ -99,7 +130,7 @@ def test_twins_and_endmembers_without_signal_do_no_harm(brightness_precision):
     for last in (1.01 * start[-2], torch.zeros(NUM_BANDS)):
         endmembers = torch.cat([start[:-1], last[None]])
         evidence = gather_evidence(pixels, endmembers, noise, 1.0, brightness_precision)
-        found = facet_step(evidence, endmembers, torch.full((8,), OFF))
+        found = facet_step(evidence, endmembers, alternatives(endmembers))
         assert torch.isfinite(found).all() and (found >= 0).all()
         assert spectral_angle(found, endmembers)[:6].max() < 0.5
 
@@ -116,9 +147,9 @@ def test_densities_add_up_to_one_and_are_fitted_to_what_made_the_abundances(nois
     assert 0.95 < mass[2] / weights[0, 2] < 1.15
     g = torch.Generator().manual_seed(0)
     drawn = torch.multinomial(density.sum(1), 100_000, replacement=True, generator=g)
-    fitted = parameters
+    fitted, even = parameters, torch.full((len(drawn),), 1 / len(drawn), dtype=torch.float64)
     for _ in range(10):
-        fitted = _fit_densities(grid[drawn], torch.full((len(drawn), 1), noise_std, dtype=torch.float64), *fitted)
+        fitted = _fit_densities(grid[drawn], even, torch.full_like(grid[drawn], noise_std), *fitted)
     assert all(torch.isfinite(one).all() for one in fitted)
     if noise_std < 0.1:
         torch.testing.assert_close(fitted, parameters, atol=0.04, rtol=0)

@@ -1,6 +1,8 @@
 """The bundled weights at work: any sensor, number of endmembers and size; symmetries; input that must be refused."""
 
+import itertools
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +12,10 @@ import torch
 import hsunmix
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.data import Cube, SpectralLibrary
+from hsunmix.endmembers import extract_endmembers
 from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
 from hsunmix.evaluation.benchmark import closed_form
-from hsunmix.physics import MIXING_MODELS, brightness_model, spectral_angle, unit_rows
+from hsunmix.physics import MIXING_MODELS, Alternatives, brightness_model, spectral_angle, unit_rows
 from hsunmix.pipelines import starts
 from hsunmix.pipelines.chain import Chain, network_share
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
@@ -330,6 +333,32 @@ def test_misfit_moves_endmembers_that_all_pixels_have_placed(pipe, snr_db, extra
         torch.testing.assert_close(after, before, atol=2e-3, rtol=0)
 
 
+def others_in_the_span(endmembers):
+    mixing = torch.eye(3) + 0.05 * torch.randn(16, 3, 3, generator=torch.Generator().manual_seed(0))
+    return Alternatives(mixing / mixing.sum(2, keepdim=True) @ endmembers, torch.full((16, 3), 1 / 16).double())
+
+
+def mean_of(others):
+    return (others.weights[..., None] * others.spectra).sum(0).float()
+
+
+@pytest.mark.parametrize("mixing_model", ["linear", "bilinear"])
+def test_alternatives_are_in_the_order_of_their_endmembers(pipe, mixing_model, monkeypatch):
+    scene = simulate(rank=4, snr_db=35.0, height=24, width=24)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    orders = itertools.cycle([torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 3, 0])])
+
+    def shuffled(*args, **kwargs):
+        found, order = extract_endmembers(*args, **kwargs), next(orders)
+        return replace(found, endmembers=found.endmembers[order], alternatives=found.alternatives.reorder(order))
+
+    monkeypatch.setattr(starts, "extract_endmembers", shuffled)
+    generator, known = torch.Generator().manual_seed(0), (None, None, None)
+    found = starts.start_endmembers(pipe.processor, cube, 4, *known, 2, generator, mixing_model)
+    for endmembers, others in zip(found.endmembers, found.alternatives, strict=True):
+        assert spectral_angle(mean_of(others), endmembers).max() < 0.01
+
+
 def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     scene = simulate(rank=3, snr_db=45.0, height=48, width=48)
     cube = pipe.processor.preprocess(scene.cube)[0]
@@ -338,16 +367,17 @@ def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
     movable = torch.tensor([True, True, False])
 
-    def chain(leeway, extracted=True):
-        return Chain(cube, start, movable, model, extracted, leeway=leeway)
+    def chain(alternatives, extracted=True):
+        return Chain(cube, start, movable, model, extracted, alternatives=alternatives)
 
     def off(endmembers):
         return spectral_angle(endmembers, scene.endmembers)
 
-    stay, loose = chain(torch.zeros(3)), chain(torch.tensor([0.05, 0.05, 0.05]))
+    others = others_in_the_span(start)
+    stay, loose = chain(None), chain(others)
     assert (off(loose.fitted_endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
     assert torch.equal(loose.fitted_endmembers[2], start[2])
-    assert torch.equal(chain(torch.full((3,), 0.05), extracted=False).fitted_endmembers, start)
+    assert torch.equal(chain(others, extracted=False).fitted_endmembers, start)
     loose.move_endmembers(start, torch.full_like(start, 0.1), trust=0.0)
     assert (off(loose.endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
 
@@ -358,8 +388,10 @@ def test_networks_see_the_start_whether_or_not_facets_have_been_looked_for(pipe,
     cube = pipe.processor.preprocess(scene.cube)[0]
     model = brightness_model(cube.pixels, scene.endmembers, cube.noise_std, "fixed")
     without, found = (
-        Chain(cube, scene.endmembers, torch.ones(3).bool(), model, True, mixing_model=mixing_model, leeway=leeway)
-        for leeway in (None, torch.full((3,), 0.05))
+        Chain(
+            cube, scene.endmembers, torch.ones(3).bool(), model, True, mixing_model=mixing_model, alternatives=others
+        )
+        for others in (None, others_in_the_span(scene.endmembers))
     )
     assert not torch.equal(found.fitted_endmembers, without.fitted_endmembers)
     assert torch.equal(found.endmembers, without.endmembers) and torch.equal(found.cube.pixels, without.cube.pixels)
@@ -372,9 +404,12 @@ def test_all_but_fixed_spectra_of_every_member_may_move_to_the_facets(pipe):
     spectra = scene.endmembers.numpy()
     generator = torch.Generator().manual_seed(0)
     found = starts.start_endmembers(pipe.processor, cube, 3, turned(scene)[1:2], spectra[:1], None, 2, generator)
-    assert found.leeway.shape == (2, 3) and not found.leeway[:, 0].any() and (found.leeway[:, 1:] > 0).all()
+    for endmembers, others in zip(found.endmembers, found.alternatives, strict=True):
+        assert not others.weights[:, 0].any()
+        torch.testing.assert_close(others.weights[:, 1:].sum(0), torch.ones(2, dtype=torch.float64))
+        assert spectral_angle(mean_of(others), endmembers)[1:].max() < 0.01
     given = starts.start_endmembers(pipe.processor, cube, None, None, spectra, None, 2, generator)
-    assert given.leeway.shape == (2, 3) and not given.leeway.any()
+    assert given.alternatives == [None, None]
     plain, moved = (
         pipe(scene.cube, num_endmembers=3, facets=facets, generator=torch.Generator().manual_seed(0))
         for facets in (False, True)
