@@ -29,7 +29,6 @@ _DARK = 0.1  # times the ordinary brightness: darker pixels say nothing of facet
 _LEAST_SUM = 0.5  # of abundances without bounds; they are near 1 but in the wildest pixels
 _LEAST_SHARE = 0.01  # of the noise: model errors blur no more than that
 _SOFTNESS = (0.05, 0.025, 0.012, 0.006, 0.003, 0.0015, 0.001, 0.001)  # least std of abundances, by round
-_KNOWN = 1e-3  # std of the fractions in endmembers that are known; with less, the search for others is slow
 _STRAY = math.log(0.01 / 3)  # of the density of the one pixel in a hundred that is nothing of all this
 _MEAN_RANGE = (0.05, 1.0)  # of small abundances
 _EXTENT_RANGE = (0.1, 2.0)
@@ -91,9 +90,10 @@ def facet_step(
     root = torch.linalg.inv(torch.linalg.cholesky(regularise(evidence.gram))).T  # of their errors' covariance
     root = root / (evidence.noise_confidence * max(noise_share, _LEAST_SHARE)).sqrt()
     precision = torch.linalg.inv(_fraction_covariance(spectra, alternatives)) / _COUNT
+    movable = alternatives.weights.any(0).to(spectra)
     # outside of inference mode, in which users may call: its tensors have no gradient
     with torch.inference_mode(False), torch.enable_grad():
-        unmixing = _most_probable(*(x.clone() for x in (coordinates, brightness, root, precision)))
+        unmixing = _most_probable(*(x.clone() for x in (coordinates, brightness, root, precision, movable)))
     sign, size = torch.linalg.slogdet(unmixing)
     if not (sign > 0 and torch.isfinite(size)):
         return endmembers
@@ -114,10 +114,9 @@ def _fraction_covariance(endmembers: torch.Tensor, alternatives: Alternatives) -
     fractions = fractions / fractions.sum(2, keepdim=True).clamp_min(least_sum)
     off = (fractions - (weights[..., None] * fractions).sum(0)).clamp(-1, 1)  # [P, R, R]
     along = torch.einsum("pr,pri,prj->rij", weights, off, off)
-    least = torch.where(weights.any(0), _LEAST, _KNOWN)
     turned = torch.linalg.inv(gram + _ALIKE * gram.diagonal().mean() * eye)
     wide = _ALONG * along + _ANY * variance[:, None, None] * turned
-    precision = torch.linalg.inv(wide + least.square()[:, None, None] * eye) + eye / (_MOST**2 * (rank - 1))
+    precision = torch.linalg.inv(wide + _LEAST**2 * eye) + eye / (_MOST**2 * (rank - 1))
     return torch.linalg.inv(precision)
 
 
@@ -136,6 +135,7 @@ def _most_probable(
     brightness: torch.Tensor,
     root: torch.Tensor,
     precision: torch.Tensor,
+    movable: torch.Tensor,
 ) -> torch.Tensor:
     """M (R, R), whose rows add up to one.
 
@@ -144,10 +144,15 @@ def _most_probable(
         brightness: (n,).
         root: (R, R) L, the errors of the coordinates having the covariance `L L^T / brightness^2`.
         precision: (R, R, R) of the prior on the fractions in each endmember.
+        movable: (R,) 1, or 0 for endmembers that are known: their rows, and those of the inverse, are those of 1.
     """
     rank = len(root)
     eye = torch.eye(rank, dtype=root.dtype, device=root.device)
     moves = torch.linalg.svd(torch.ones_like(root[:, :1]))[0][:, 1:].contiguous()  # [R, R-1]: they keep the sum
+
+    def unmixing_of(free: torch.Tensor) -> torch.Tensor:
+        return eye + movable[:, None] * (free @ moves.T)
+
     free = torch.zeros_like(moves, requires_grad=True)
     counts = _pixel_weights(coordinates, brightness, root)
     densities = root.new_full((rank, 3), 1 / 3), root.new_full((rank,), 0.25), root.new_full((rank,), 1.0)
@@ -155,14 +160,14 @@ def _most_probable(
         with (
             torch.no_grad()
         ):  # the errors are those of the round before: if they shrank with the simplex, a point fits
-            unmixing = eye + free @ moves.T
+            unmixing = unmixing_of(free)
             std = ((root.T @ unmixing).norm(dim=0) / brightness[:, None]).clamp_min(softness)  # [n, R]
             densities = _fit_densities(coordinates @ unmixing, counts, std, *densities)
         search = torch.optim.LBFGS([free], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
         def loss(search: Any = search, parameters: tuple[torch.Tensor, ...] = (std, *densities)) -> torch.Tensor:
             search.zero_grad()
-            unmixing = eye + free @ moves.T
+            unmixing = unmixing_of(free)
             likelihood = _log_densities(coordinates @ unmixing, *parameters).logsumexp(-1).sum(1) @ counts
             moved = torch.linalg.inv(unmixing) - eye
             distance = torch.einsum("ri,rij,rj->", moved, precision, moved) / 2
@@ -171,7 +176,7 @@ def _most_probable(
             return value
 
         search.step(loss)
-    return eye + free.detach() @ moves.T
+    return unmixing_of(free.detach())
 
 
 def _pixel_weights(coordinates: torch.Tensor, brightness: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
