@@ -89,7 +89,7 @@ def facet_step(
     spectra = endmembers.double()
     root = torch.linalg.inv(torch.linalg.cholesky(regularise(evidence.gram))).T  # of their errors' covariance
     root = root / (evidence.noise_confidence * max(noise_share, _LEAST_SHARE)).sqrt()
-    precision = torch.linalg.inv(_fraction_covariance(spectra, alternatives)) / _COUNT
+    precision = _fraction_precision(spectra, alternatives) / _COUNT
     movable = alternatives.weights.any(0).to(spectra)
     # outside of inference mode, in which users may call: its tensors have no gradient
     with torch.inference_mode(False), torch.enable_grad():
@@ -100,8 +100,8 @@ def facet_step(
     return torch.linalg.solve(unmixing, spectra).clamp_min(0).to(endmembers.dtype)
 
 
-def _fraction_covariance(endmembers: torch.Tensor, alternatives: Alternatives) -> torch.Tensor:
-    """Covariance (R, R, R) of the fractions of all of the endmembers (R, B) that the first, second, ... may hold."""
+def _fraction_precision(endmembers: torch.Tensor, alternatives: Alternatives) -> torch.Tensor:
+    """Inverse covariance (R, R, R) of the fractions of all endmembers (R, B) that the first, second, ... may hold."""
     rank = len(endmembers)
     eye = torch.eye(rank, dtype=endmembers.dtype, device=endmembers.device)
     gram = regularise(endmembers @ endmembers.T)
@@ -116,8 +116,7 @@ def _fraction_covariance(endmembers: torch.Tensor, alternatives: Alternatives) -
     along = torch.einsum("pr,pri,prj->rij", weights, off, off)
     turned = torch.linalg.inv(gram + _ALIKE * gram.diagonal().mean() * eye)
     wide = _ALONG * along + _ANY * variance[:, None, None] * turned
-    precision = torch.linalg.inv(wide + _LEAST**2 * eye) + eye / (_MOST**2 * (rank - 1))
-    return torch.linalg.inv(precision)
+    return torch.linalg.inv(wide + _LEAST**2 * eye) + eye / (_MOST**2 * (rank - 1))
 
 
 def _coordinates(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:

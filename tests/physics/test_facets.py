@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hsunmix.physics import Alternatives, facet_step, gather_evidence, spectral_angle
-from hsunmix.physics.facets import _fit_densities, _fraction_covariance, _log_densities
+from hsunmix.physics.facets import _fit_densities, _fraction_precision, _log_densities
 
 NUM_BANDS, NOISE = 60, 0.002
 OFF = 0.05
@@ -118,8 +118,8 @@ def test_fractions_in_which_the_alternatives_agree_are_sure():
     fractions[:, 2] = 0.1 * torch.linspace(-1, 1, 16)
     others = start.expand(16, -1, -1).clone()
     others[:, 0] += fractions @ start - fractions.sum(1, keepdim=True) * start[0]
-    std = _fraction_covariance(start.double(), Alternatives(others, torch.full((16, 4), 1 / 16)))
-    std = std.diagonal(dim1=1, dim2=2).sqrt()  # [R, R]
+    precision = _fraction_precision(start.double(), Alternatives(others, torch.full((16, 4), 1 / 16)))
+    std = torch.linalg.inv(precision).diagonal(dim1=1, dim2=2).sqrt()  # [R, R]
     assert std[0, 2] > 0.08 and std[0, 1] < 0.07 and (std[1:] < 0.02).all()
 
 
