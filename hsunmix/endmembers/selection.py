@@ -5,7 +5,8 @@ rule, and the angle, in which all pixels count alike; outside of it every set fi
 data allow is the one (discrepancy principle: Morozov, 1966; minimum volume: Craig, IEEE TGRS 1994). And a small
 network that weighs many measures, each compared with the other sets of the pool; it was trained on simulated scenes,
 where the truth is known (`hsunmix.training.selection`). The network knows more; the rule knows no simulator, and keeps
-it from choices that make sense in simulated scenes only.
+it from choices that make sense in simulated scenes only. But that pixels are a cloud about archetypes and no simplex,
+both have to say: under noise any cloud hides a simplex.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .scene import ScenePoints
 
 _PIXELS, _PAIRS = 1500, 500
 _RULE_WEIGHT = 1.0  # against the scores of the network, in units of their spread
+_OTHER_FAMILY = 3.0  # is added by the rule; the ranks of a set add up to 2 at most
 _MEASURES = 24
 _RESIDUAL, _ANGLE, _OUTSIDE, _VOLUME, _BELOW_ZERO = 0, 1, 4, 5, 14  # columns of `measure_candidates`
 _LEAST_BELOW_ZERO = 0.02  # share of a spectrum's norm: minimum volume has overshot; simulated scenes stay below 0.011
@@ -76,14 +78,17 @@ def combined_scores(descriptions: torch.Tensor, rule: torch.Tensor, scorer: Smal
 
     Args:
         descriptions: (C, F) from `describe_candidates`.
-        rule: (C,) from `rule_scores`.
+        rule: (2, C) from `rule_scores`.
         scorer: the network.
 
     Returns:
         (C,) scores, lower is better.
     """
     opinion = scorer(descriptions).mean(0).double()
-    return (opinion - opinion.mean()) / opinion.std(correction=0).clamp_min(1e-9) + _RULE_WEIGHT * rule
+    suspected, simplex = rule
+    agreed = bool(suspected[opinion.argmin()] < _OTHER_FAMILY)
+    relative = (opinion - opinion.mean()) / opinion.std(correction=0).clamp_min(1e-9)
+    return relative + _RULE_WEIGHT * (suspected if agreed else simplex)
 
 
 def measure_candidates(scene: ScenePoints, pool: list[Candidate], generator: torch.Generator | None) -> torch.Tensor:
@@ -134,10 +139,11 @@ def describe_candidates(scene: ScenePoints, pool: list[Candidate], measures: tor
 
 
 def rule_scores(scene: ScenePoints, pool: Sequence[Candidate], measures: torch.Tensor) -> torch.Tensor:
-    """Scores (C,) by fit; sets of another family than the one that the scene calls for come last.
+    """Scores (2, C) by fit; sets of another family than the one that the scene calls for come last.
 
     1. Archetypes, where pixels stick out of the simplex of the best of them no further than model error explains: the
-       pixels are then a cloud about it, and its extremes are no materials.
+       pixels may then be a cloud about it, whose extremes are no materials. The second row leaves this out, but for
+       two endmembers: the ends of a line, about which minimum volume is often wrong.
     2. Else the smallest simplex that holds all pixels up to noise and model error: that of vertex pixels where there
        are pure ones, else minimum volume, as far as its spectra are not negative.
     3. Where all of those are, the pixels are no simplex: archetypes again.
@@ -164,11 +170,14 @@ def rule_scores(scene: ScenePoints, pool: Sequence[Candidate], measures: torch.T
         if physical:
             volume = measures[physical[0], _VOLUME]
             family = [k for k in vertex if outside[k] < noise_var and measures[k, _VOLUME] < volume] or physical
+    suspected = family
     if inner:
         excess = max(float(outside[min(inner, key=lambda k: float(scores[k]))]) - noise_var, 0.0)
         if excess < min(scene.num_endmembers - 1, 3) * (scene.model_error**2 + 0.1 * noise_var):
-            family = inner
-    return scores + 3.0 * torch.tensor([k not in family for k in range(len(pool))])  # ranks add up to 2 at most
+            suspected = inner
+            family = inner if scene.num_endmembers == 2 else family
+    others = torch.tensor([[k not in one for k in range(len(pool))] for one in (suspected, family)])
+    return scores + _OTHER_FAMILY * others
 
 
 def _ranks(values: torch.Tensor) -> torch.Tensor:

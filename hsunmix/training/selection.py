@@ -41,7 +41,7 @@ class SimulatedPool:
 
     Attributes:
         descriptions: (C, F) from `describe_candidates`.
-        rule: (C,) from `rule_scores`.
+        rule: (2, C) from `rule_scores`.
         points: (C, R, K) the candidates.
         methods: (C,) positions in `METHODS`.
         basis: (K, B) of the signal subspace.
@@ -89,7 +89,7 @@ class SimulatedPool:
         """Read what `save` has written.
 
         Raises:
-            ValueError: if the descriptions are of another kind than those of this version.
+            ValueError: if the descriptions or the rule are of another kind than those of this version.
         """
         with np.load(path, allow_pickle=False) as archive:
             pool = cls(**{field.name: torch.from_numpy(archive[field.name]) for field in fields(cls)})
@@ -97,6 +97,8 @@ class SimulatedPool:
             raise ValueError(
                 f"{path} holds descriptions of {pool.descriptions.shape[1]} numbers, not {NUM_FEATURES}: remove it."
             )
+        if pool.rule.ndim != 2:
+            raise ValueError(f"{path} holds one score of the rule for each set, not two: remove it.")
         return pool
 
 

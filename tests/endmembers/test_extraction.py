@@ -10,9 +10,9 @@ from hsunmix.endmembers.archetypes import archetypal_analysis
 from hsunmix.endmembers.candidates import propose
 from hsunmix.endmembers.geometric import minimum_volume, successive_projections, vertex_components
 from hsunmix.endmembers.scene import ScenePoints, prepare_scene
-from hsunmix.endmembers.selection import rank_candidates
+from hsunmix.endmembers.selection import combined_scores, measure_candidates, rank_candidates, rule_scores
 from hsunmix.endmembers.subspace import SignalSubspace, box_mean, fit_subspace, wiener_smooth
-from hsunmix.physics import spectral_angle
+from hsunmix.physics import estimate_noise, spectral_angle
 
 METHODS = ["auto", "archetypes", "vca", "spa", "minimum_volume"]
 
@@ -186,9 +186,18 @@ def test_result_is_consistent():
 
 def test_pixels_that_are_a_cloud_about_archetypes_have_no_facets():
     spectra = make_spectra(3, 60)
-    cube, _ = make_cube(spectra, snr_db=15, brightness=0.2)
+    cube, _ = make_cube(spectra, snr_db=10, brightness=0.2)
     found = extract_endmembers(cube, 3, generator=seeded(), approximate=spectra.roll(1, 1))
     assert found.method == "archetypes" and found.spread.all() and found.alternatives is None
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("snr_db, purity, limit", [(10, 0.8, 0.125), (15, 1.0, 0.045)])  # archetypes: 0.14 and 0.05
+def test_noise_makes_no_cloud_of_a_simplex(seed, snr_db, purity, limit):
+    spectra = make_spectra(3, 60, seed)
+    cube, _ = make_cube(spectra, 40, purity, snr_db, seed=seed)
+    found = extract_endmembers(cube, 3, generator=seeded())
+    assert worst_angle(found.endmembers, spectra) < limit and found.alternatives is not None
 
 
 @pytest.mark.parametrize("count, bands, size", [(2, 30, 20), (12, 120, 40), (5, 5, 20), (3, 30, (1, 40)), (2, 2, 12)])
@@ -347,6 +356,27 @@ def test_good_candidates_rank_before_a_wrong_one():
     ranking = rank_candidates(scene, [wrong, *pool], seeded())
     assert sorted(ranking.order) == list(range(len(pool) + 1)) and len(ranking.scores) == len(ranking.order)
     assert ranking.order[0] != 0
+
+
+def test_archetypes_rank_first_only_where_both_judges_want_them():
+    # of two sets of archetypes and two others
+    rule = torch.tensor([[0.0, 0.5, 3.0, 3.2], [3.0, 3.5, 0.0, 0.2]], dtype=torch.float64)
+    for opinion, best in (([-1.0, 1.0, 0.9, 1.0], 0), ([0.9, -1.0, 1.0, 0.8], 1), ([0.9, 1.0, 0.8, -1.0], 3)):
+        scores = combined_scores(torch.tensor(opinion), rule, lambda opinion: opinion[None])
+        assert int(scores.argmin()) == best
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_of_two_endmembers_the_rule_alone_says_whether_they_are_archetypes(count):
+    cube, _ = make_cube(make_spectra(count, 60), snr_db=10)
+    scene = prepare_scene(
+        cube, count, estimate_noise(cube.flatten(0, 1)), torch.ones(cube.shape[:2], dtype=torch.bool)
+    )
+    pool = propose(scene, tuple(METHODS[1:]), seeded(), num_starts=4)
+    suspected, simplex = rule_scores(scene, pool, measure_candidates(scene, pool, seeded()))
+    archetypes = torch.tensor([one.method == "archetypes" for one in pool])
+    assert (suspected[archetypes] < 3).all() and (suspected[~archetypes] >= 3).all()
+    assert torch.equal(suspected, simplex) == (count == 2)
 
 
 def test_order_of_equal_simplices_does_not_hang_on_the_last_bits():

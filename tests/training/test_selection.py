@@ -1,6 +1,7 @@
 """The networks that rank and weigh candidate endmember sets: their data, their training, their files."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,6 +88,12 @@ def test_kept_descriptions_of_another_kind_are_refused(folder, monkeypatch):
     monkeypatch.setattr(selection, "NUM_FEATURES", NUM_FEATURES + 1)
     with pytest.raises(ValueError, match="remove it"):
         selection.simulated_pools([], 4, folder, size=16)
+
+
+def test_kept_scores_of_an_earlier_rule_are_refused(pools, tmp_path):
+    replace(pools[0], rule=pools[0].rule[0]).save(tmp_path / "0000000.npz")
+    with pytest.raises(ValueError, match="remove it"):
+        selection.SimulatedPool.load(tmp_path / "0000000.npz")
 
 
 @pytest.mark.parametrize("hidden", [(8,), (8, 6)])
