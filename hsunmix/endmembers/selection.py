@@ -5,8 +5,8 @@ rule, and the angle, in which all pixels count alike; outside of it every set fi
 data allow is the one (discrepancy principle: Morozov, 1966; minimum volume: Craig, IEEE TGRS 1994). And a small
 network that weighs many measures, each compared with the other sets of the pool; it was trained on simulated scenes,
 where the truth is known (`hsunmix.training.selection`). The network knows more; the rule knows no simulator, and keeps
-it from choices that make sense in simulated scenes only. But that pixels are a cloud about archetypes and no simplex,
-both have to say: under noise any cloud hides a simplex.
+it from choices that make sense in simulated scenes only. But where all that endmembers can't explain may be noise, a
+simplex looks like a cloud about archetypes: there both have to say that it is one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _RULE_WEIGHT = 1.0  # against the scores of the network, in units of their sprea
 _OTHER_FAMILY = 3.0  # is added by the rule; the ranks of a set add up to 2 at most
 _MEASURES = 24
 _RESIDUAL, _ANGLE, _OUTSIDE, _VOLUME, _BELOW_ZERO = 0, 1, 4, 5, 14  # columns of `measure_candidates`
+_NOISY = 4.0  # times the variance of the noise: less model error may be none at all
 _LEAST_BELOW_ZERO = 0.02  # share of a spectrum's norm: minimum volume has overshot; simulated scenes stay below 0.011
 NUM_FEATURES = 3 * _MEASURES + 4 * len(METHODS) + 4
 """Length of the description of a candidate."""
@@ -142,8 +143,9 @@ def rule_scores(scene: ScenePoints, pool: Sequence[Candidate], measures: torch.T
     """Scores (2, C) by fit; sets of another family than the one that the scene calls for come last.
 
     1. Archetypes, where pixels stick out of the simplex of the best of them no further than model error explains: the
-       pixels may then be a cloud about it, whose extremes are no materials. The second row leaves this out, but for
-       two endmembers: the ends of a line, about which minimum volume is often wrong.
+       pixels are then a cloud about it, and its extremes are no materials. The second row, for a network that doesn't
+       believe this, leaves it out where noise can explain it (not of two endmembers: minimum volume is often wrong
+       about the ends of a line).
     2. Else the smallest simplex that holds all pixels up to noise and model error: that of vertex pixels where there
        are pure ones, else minimum volume, as far as its spectra are not negative.
     3. Where all of those are, the pixels are no simplex: archetypes again.
@@ -175,7 +177,8 @@ def rule_scores(scene: ScenePoints, pool: Sequence[Candidate], measures: torch.T
         excess = max(float(outside[min(inner, key=lambda k: float(scores[k]))]) - noise_var, 0.0)
         if excess < min(scene.num_endmembers - 1, 3) * (scene.model_error**2 + 0.1 * noise_var):
             suspected = inner
-            family = inner if scene.num_endmembers == 2 else family
+            noisy = scene.num_endmembers > 2 and scene.model_error**2 < _NOISY * noise_var
+            family = family if noisy else inner
     others = torch.tensor([[k not in one for k in range(len(pool))] for one in (suspected, family)])
     return scores + _OTHER_FAMILY * others
 

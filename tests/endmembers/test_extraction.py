@@ -366,9 +366,13 @@ def test_archetypes_rank_first_only_where_both_judges_want_them():
         assert int(scores.argmin()) == best
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_of_two_endmembers_the_rule_alone_says_whether_they_are_archetypes(count):
-    cube, _ = make_cube(make_spectra(count, 60), snr_db=10)
+@pytest.mark.parametrize(
+    "count, snr_db, bend, network_counts", [(3, 10, 0.0, True), (2, 10, 0.0, False), (3, 30, 0.1, False)]
+)
+def test_the_network_has_a_say_where_what_is_left_may_be_noise(count, snr_db, bend, network_counts):
+    cube, _ = make_cube(make_spectra(count, 60), snr_db=snr_db)
+    phase = 6 * torch.rand(*cube.shape[:2], 1, generator=seeded())
+    cube = cube * (1 + bend * torch.sin(phase * torch.linspace(1, 4, 60)))
     scene = prepare_scene(
         cube, count, estimate_noise(cube.flatten(0, 1)), torch.ones(cube.shape[:2], dtype=torch.bool)
     )
@@ -376,7 +380,7 @@ def test_of_two_endmembers_the_rule_alone_says_whether_they_are_archetypes(count
     suspected, simplex = rule_scores(scene, pool, measure_candidates(scene, pool, seeded()))
     archetypes = torch.tensor([one.method == "archetypes" for one in pool])
     assert (suspected[archetypes] < 3).all() and (suspected[~archetypes] >= 3).all()
-    assert torch.equal(suspected, simplex) == (count == 2)
+    assert torch.equal(suspected, simplex) != network_counts
 
 
 def test_order_of_equal_simplices_does_not_hang_on_the_last_bits():
