@@ -9,6 +9,7 @@ import torch
 from ..physics import BRIGHTNESS_THRESHOLD, Alternatives, brightness_fit, estimate_noise, nnls, unit_rows
 from .blending import blend
 from .candidates import METHODS, Candidate, independent, propose
+from .matching import match_endmembers
 from .scene import ScenePoints, prepare_scene
 from .selection import rank_candidates
 
@@ -100,9 +101,12 @@ def extract_endmembers(
         mean = blend(scene, pool, ranking, approximate)
         points = unit_rows(scene.subspace.project(mean.spectra))
         spread = mean.spread
-        if independent(points):  # they are not where the pixels show fewer than R materials
+        if independent(points):
             chosen = Candidate(points, mean.method)
             alternatives = None if cloud else mean.alternatives
+        else:  # where the pixels show fewer than R materials
+            order = match_endmembers(mean.spectra, scene.subspace.lift(chosen.points))
+            chosen = Candidate(chosen.points[order], chosen.method)
     spectra, variation, natural = _to_spectra(scene, chosen)
     if approximate is not None:
         norm = approximate.double().norm(dim=1, keepdim=True)

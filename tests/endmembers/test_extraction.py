@@ -191,6 +191,15 @@ def test_pixels_that_are_a_cloud_about_archetypes_have_no_facets():
     assert found.method == "archetypes" and found.spread.all() and found.alternatives is None
 
 
+@pytest.mark.parametrize("known", range(3))
+def test_a_given_spectrum_takes_no_other_ones_place_where_the_pixels_show_too_few_materials(known):
+    spectra = make_spectra(3, 60, seed=1)
+    cube, _ = make_cube(spectra)
+    found = extract_endmembers(cube, 5, generator=seeded(), approximate=spectra[known : known + 1])
+    angles = spectral_angle(spectra[:, None].double(), found.endmembers[None].double())
+    assert (angles.amin(1) < 0.01).all() and angles[known].argmin() == 0
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("snr_db, purity, limit", [(10, 0.8, 0.125), (15, 1.0, 0.045)])  # archetypes: 0.14 and 0.05
 def test_noise_makes_no_cloud_of_a_simplex(seed, snr_db, purity, limit):
