@@ -121,7 +121,9 @@ def _plane(points: torch.Tensor) -> torch.Tensor:
 def _largest_simplex(starts: torch.Tensor, plane: torch.Tensor) -> torch.Tensor | None:
     """The start (R, R) of the largest volume, all of its endmembers moved onto the plane; `None` if none can be."""
     height = starts @ plane  # [S, R]
-    usable = (height.amin(1) > 0.05 * height.amax(1)) & torch.tensor([independent(one) for one in starts])
+    usable = (height.amin(1) > 0.05 * height.amax(1)) & torch.tensor(
+        [independent(one) for one in starts], device=height.device
+    )
     if not usable.any():
         return None
     moved = starts[usable] / height[usable][..., None]

@@ -105,7 +105,8 @@ def extract_endmembers(
             chosen = Candidate(points, mean.method)
             alternatives = None if cloud else mean.alternatives
         else:  # where the pixels show fewer than R materials
-            order = match_endmembers(mean.spectra, scene.subspace.lift(chosen.points))
+            matched = mean.alternatives.spectra[2]  # the same, in the order of the mean, which may be no number
+            order = match_endmembers(matched, scene.subspace.lift(chosen.points).clamp_min(0))
             chosen = Candidate(chosen.points[order], chosen.method)
     spectra, variation, natural = _to_spectra(scene, chosen)
     if approximate is not None:

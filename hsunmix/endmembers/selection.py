@@ -6,7 +6,7 @@ data allow is the one (discrepancy principle: Morozov, 1966; minimum volume: Cra
 network that weighs many measures, each compared with the other sets of the pool; it was trained on simulated scenes,
 where the truth is known (`hsunmix.training.selection`). The network knows more; the rule knows no simulator, and keeps
 it from choices that make sense in simulated scenes only. But where all that endmembers can't explain may be noise, a
-simplex looks like a cloud about archetypes: there both have to say that it is one.
+simplex looks like a cloud about archetypes: there the rule says so only if the network takes archetypes too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _RULE_WEIGHT = 1.0  # against the scores of the network, in units of their sprea
 _OTHER_FAMILY = 3.0  # is added by the rule; the ranks of a set add up to 2 at most
 _MEASURES = 24
 _RESIDUAL, _ANGLE, _OUTSIDE, _VOLUME, _BELOW_ZERO = 0, 1, 4, 5, 14  # columns of `measure_candidates`
-_NOISY = 4.0  # times the variance of the noise: less model error may be none at all
+_LEAST_VOLUME = -20.0  # logarithm; that of singular sets
+_NOISY = 4.0  # times the noise that smoothing leaves (variance): less model error may be none at all
 _LEAST_BELOW_ZERO = 0.02  # share of a spectrum's norm: minimum volume has overshot; simulated scenes stay below 0.011
 NUM_FEATURES = 3 * _MEASURES + 4 * len(METHODS) + 4
 """Length of the description of a candidate."""
@@ -178,7 +179,8 @@ def rule_scores(scene: ScenePoints, pool: Sequence[Candidate], measures: torch.T
         if excess < min(scene.num_endmembers - 1, 3) * (scene.model_error**2 + 0.1 * noise_var):
             suspected = inner
             noisy = scene.num_endmembers > 2 and scene.model_error**2 < _NOISY * noise_var
-            family = family if noisy else inner
+            if not noisy:
+                family = inner
     others = torch.tensor([[k not in one for k in range(len(pool))] for one in (suspected, family)])
     return scores + _OTHER_FAMILY * others
 
@@ -225,7 +227,7 @@ def _measures(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor
             _log(angle.mean()),
             _log(angle.sort().values[int(0.95 * len(angle))]),
             _log((weight @ outside + 1e-8).sqrt()),
-            torch.linalg.slogdet(gram)[1] / (2 * rank),
+            (torch.linalg.slogdet(gram)[1] / (2 * rank)).clamp_min(_LEAST_VOLUME),
             _log(singular[-1] / singular[0]),
             (gram - 9 * eye).max(),  # largest correlation of two endmembers
             weight @ shares.amax(1),
