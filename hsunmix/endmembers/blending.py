@@ -60,12 +60,14 @@ class Blend:
         spectra: (R, B) of unit norm, float64.
         spread: (R,) root mean square of the angles between proposals and their mean, weighted, radians. On simulated
             scenes it is about as large as the error of the mean; 0 where a single proposal counts.
+        best: (R, B) the endmembers of the candidate that ranks first, in this order.
         method: what proposed the candidates of the largest weight.
         alternatives: the proposals with their weights.
     """
 
     spectra: torch.Tensor
     spread: torch.Tensor
+    best: torch.Tensor
     method: str
     alternatives: Alternatives
 
@@ -214,7 +216,8 @@ def blend(
     method = max(shares, key=lambda name: shares[name])
     device = scene.raw.device
     alternatives = Alternatives(proposals.spectra.to(device), weights.to(device))
-    return Blend(spectra.to(device), spread.to(device), method, alternatives)
+    best = proposals.spectra[2]  # after the two of the approximate spectra
+    return Blend(spectra.to(device), spread.to(device), best.to(device), method, alternatives)
 
 
 def _plausibility(proposals: Proposals) -> torch.Tensor:

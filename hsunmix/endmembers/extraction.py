@@ -22,7 +22,8 @@ class EndmemberResult:
         endmembers: (R, B) spectra in the units of the cube, non-negative: a weighted mean of candidates (and of
             approximate spectra), or the best candidate where one method was asked for.
         method: what found most of `endmembers`: "archetypes", "vca", "spa" or "minimum_volume".
-        spread: (R,) how far apart the sets lie whose mean `endmembers` are, radians; 0 where it is a single one.
+        spread: (R,) how far apart the sets lie whose mean `endmembers` are, radians (or would be, where pixels show
+            fewer than R materials and the best set is taken); 0 where one method was asked for.
         alternatives: these sets, among which the facets of the pixels may choose; `None` where archetypes rank first,
             and the pixels are a cloud without facets, or no such mean was taken.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
@@ -105,8 +106,7 @@ def extract_endmembers(
             chosen = Candidate(points, mean.method)
             alternatives = None if cloud else mean.alternatives
         else:  # where the pixels show fewer than R materials
-            matched = mean.alternatives.spectra[2]  # the same, in the order of the mean, which may be no number
-            order = match_endmembers(matched, scene.subspace.lift(chosen.points).clamp_min(0))
+            order = match_endmembers(mean.best, scene.subspace.lift(chosen.points).clamp_min(0))
             chosen = Candidate(chosen.points[order], chosen.method)
     spectra, variation, natural = _to_spectra(scene, chosen)
     if approximate is not None:
