@@ -47,6 +47,7 @@ def extract_endmembers(
     generator: torch.Generator | None = None,
     method: str = "auto",
     approximate: torch.Tensor | None = None,
+    archetypes: bool = True,
 ) -> EndmemberResult:
     """Find the spectra of the pure materials in a cube, knowing how many there are, and perhaps about what some are.
 
@@ -61,6 +62,8 @@ def extract_endmembers(
         generator: source of randomness, on the CPU; a fixed seed when `None`.
         method: "auto" lets all methods propose; or one of "archetypes", "vca", "spa", "minimum_volume".
         approximate: (k, B) spectra of k <= R of the endmembers, a few degrees off; needs the method "auto".
+        archetypes: `False` leaves archetypal analysis out of the method "auto": pixels whose endmembers vary are a
+            cloud, too, but none about archetypes.
 
     Returns:
         The endmembers and how they are scaled. The first k are the approximate ones, corrected, in the scale in which
@@ -92,7 +95,8 @@ def extract_endmembers(
     scene = prepare_scene(grid, num_endmembers, noise_std, mask)
 
     # 3. propose, 4. rank
-    pool = propose(scene, METHODS if method == "auto" else (method,), generator)
+    proposing = tuple(one for one in METHODS if archetypes or one != "archetypes") if method == "auto" else (method,)
+    pool = propose(scene, proposing, generator)
     ranking = rank_candidates(scene, pool, generator)
 
     # 5. weigh, 6. scale

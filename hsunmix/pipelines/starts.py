@@ -165,6 +165,10 @@ def start_endmembers(
         found = _extract(cube, count, given, ensemble_size, generator)
         first = found.endmembers[0] if mixing_model == "linear" else _natural_scale(cube, found.endmembers[0], given)
         decided = _decided(mixing_model, cube, first)
+        if decided == "variable" and found.method == "archetypes":
+            # endmembers that vary look like a cloud about archetypes; what is wrong here the linear part would keep
+            found = _extract(cube, count, given, ensemble_size, generator, archetypes=False)
+            first = _natural_scale(cube, found.endmembers[0], given)
         if decided != "linear":
             rounds = 1 if decided == "variable" else _ROUNDS
             found = _extract_linear_part(cube, first, decided, given, ensemble_size, generator, rounds)
@@ -218,6 +222,7 @@ def _extract(
     given: torch.Tensor | None,
     ensemble_size: int,
     generator: torch.Generator | None,
+    archetypes: bool = True,
 ) -> _Extracted:
     """Endmembers of the M members of an ensemble, the corrected given ones first.
 
@@ -229,7 +234,9 @@ def _extract(
     grid = cube.to_map(cube.pixels).nan_to_num()
     generator = generator or torch.Generator().manual_seed(0)
     found = [
-        extract_endmembers(grid, count, cube.noise_std, cube.valid, generator, approximate=given)
+        extract_endmembers(
+            grid, count, cube.noise_std, cube.valid, generator, approximate=given, archetypes=archetypes
+        )
         for _ in range(ensemble_size)
     ]
     known, best = 0 if given is None else len(given), found[0]

@@ -201,6 +201,8 @@ def test_pixels_that_are_a_cloud_about_archetypes_have_no_facets():
     cube = bent(make_cube(spectra, snr_db=30)[0], 0.2)
     found = extract_endmembers(cube, 3, generator=seeded(), approximate=spectra.roll(1, 1))
     assert found.method == "archetypes" and found.spread.all() and found.alternatives is None
+    found = extract_endmembers(cube, 3, generator=seeded(), archetypes=False)
+    assert found.method != "archetypes" and found.alternatives is not None
 
 
 @pytest.mark.parametrize("known", range(3))
