@@ -24,6 +24,7 @@ from .nonlinear import (
     interactions_possible,
     interactions_remain,
     linear_part,
+    variation_left,
 )
 from .shared_errors import fit_leak, leaked_abundances, smooth_error
 from .simplex import project_simplex, split_brightness
@@ -68,4 +69,5 @@ __all__ = [
     "spectral_angle",
     "split_brightness",
     "unit_rows",
+    "variation_left",
 ]

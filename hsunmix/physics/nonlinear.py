@@ -159,8 +159,35 @@ def choose_mixing_model(
 def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor) -> bool:
     if brightness_fit(pixels, endmembers, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
         return False
+    change, variation = _if_they_vary(pixels, endmembers, noise_std, valid)
+    return change > _CHANGE and variation < _STEADY
+
+
+def variation_left(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor
+) -> float:
+    """Relative variation of the brightness that endmembers leave unexplained though they may vary.
+
+    Where the light is even, it is the less, the nearer they are to the materials.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B) spectra in the scale in which abundances sum to one.
+        noise_std: (B,) sensor noise.
+        valid: (H, W) bool, N of them true: where the pixels lie.
+
+    Returns:
+        The standard deviation over the mean, noise removed.
+    """
+    return _if_they_vary(pixels, endmembers, noise_std, valid)[1]
+
+
+def _if_they_vary(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor
+) -> tuple[float, float]:
+    """Relative change of shape, and variation of the brightness that is left."""
     constant = constant_part(pixels, endmembers, noise_std, valid)
-    return constant.change > _CHANGE and brightness_level(constant.pixels, endmembers, noise_std)[2] < _STEADY
+    return constant.change, brightness_level(constant.pixels, endmembers, noise_std)[2]
 
 
 def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:

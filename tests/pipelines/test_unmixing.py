@@ -687,15 +687,23 @@ def test_spectra_of_a_bilinear_scene_are_nearer_after_more_rounds(pipe, monkeypa
 
 def test_endmembers_that_vary_are_no_cloud_about_archetypes(pipe, monkeypatch):
     g, wavelengths = torch.Generator().manual_seed(3), torch.linspace(420, 2400, 100)
-    scene = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, "variable", 40.0, num_endmembers=3)
-    extract, found = starts._extract, []
-    monkeypatch.setattr(starts, "_extract", lambda *args, **kwargs: found.append(extract(*args, **kwargs)) or found[-1])
-    out = pipe(
-        scene.cube, num_endmembers=3, wavelengths=wavelengths, num_inference_steps=0,
-        generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    assert [one.method for one in found] == ["archetypes", "minimum_volume", "minimum_volume"]
-    assert scored(scene, out.endmembers[0], out.abundances[0])["sad"] < 0.03  # of archetypes 0.07
+    spectra = parametric_spectra(400, wavelengths, g)
+    scene = benchmark_scene(spectra, wavelengths, g, "variable", 40.0, num_endmembers=3)
+    extract, methods, angles = starts._extract, [], []
+
+    def noted(*args, **kwargs):
+        found = extract(*args, **kwargs)
+        methods.append(found.method)
+        return found
+
+    monkeypatch.setattr(starts, "_extract", noted)
+    for allowed in (starts._ALLOWED, 0.0):
+        monkeypatch.setattr(starts, "_ALLOWED", allowed)
+        g.manual_seed(0)
+        out = pipe(scene.cube, num_endmembers=3, wavelengths=wavelengths, num_inference_steps=0, generator=g)
+        angles.append(scored(scene, out.endmembers[0], out.abundances[0])["sad"])
+    assert methods[0] == "archetypes" and methods[2:4] == ["minimum_volume", "minimum_volume"]
+    assert angles[0] < 0.03 and angles[1] > 0.05
 
 
 @pytest.mark.parametrize("known", ["nothing", "exact", "approximate", "library"])
