@@ -168,7 +168,7 @@ def variation_left(
 ) -> float:
     """Relative variation of the brightness that endmembers leave unexplained though they may vary.
 
-    Where the light is even, it is the less, the nearer they are to the materials.
+    Under even light it is more with wrong endmembers than with the right ones, a little less with some inside of them.
 
     Args:
         pixels: (N, B) spectra.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hsunmix.physics import choose_mixing_model, linear_part, nnls, split_brightness
+from hsunmix.physics import choose_mixing_model, linear_part, nnls, split_brightness, variation_left
 from hsunmix.simulation import benchmark_scene, parametric_spectra
 
 ALL = torch.ones(64, 64, dtype=torch.bool)
@@ -52,6 +52,15 @@ def test_linear_scenes_are_left_alone_whatever_their_light(roughness):
     found = solve(pixels, endmembers, torch.full_like(endmembers[0], 0.01))
     assert rmse(found.pixels, endmembers, abundances) < 1.1 * rmse(pixels, endmembers, abundances)
     assert found.error < 1.05
+
+
+@pytest.mark.parametrize("mixing", ["variable", "linear"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wrong_endmembers_leave_more_variation(mixing, seed):
+    pixels, endmembers, _, noise = scene(mixing, seed=seed)
+    wrong = torch.lerp(endmembers, endmembers.roll(1, 0), 0.4)  # each holds much of another one
+    exact, off = (variation_left(pixels, one, noise, ALL) for one in (endmembers, wrong))
+    assert 1.2 * exact < off and exact < 0.05
 
 
 def test_order_of_the_endmembers_does_not_matter():
