@@ -295,6 +295,8 @@ def _simplex_instead(
     before = None if generator is None else generator.get_state()
     other = _extract(cube, found.endmembers.shape[1], given, ensemble_size, generator, archetypes=False)
     first = _natural_scale(cube, other.endmembers[0], given)
+    if given is None:
+        first = first[match_endmembers(found.endmembers[0], first)]
     other = _extract_linear_part(cube, first, "variable", given, ensemble_size, generator, rounds=1)
     spectra = (_natural_scale(cube, one.endmembers[0], given) for one in (found, other))
     cloud, simplex = (variation_left(cube.pixels, one, cube.noise_std, cube.valid) for one in spectra)
