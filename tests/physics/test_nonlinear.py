@@ -132,6 +132,18 @@ def test_scattering_shows_once_each_model_has_its_own_spectra():
     assert not interactions_remain(steady, refitted(pixels, endmembers), endmembers, noise)
 
 
+def test_scattering_shows_under_noise_of_the_same_size():
+    """It takes a hundredth of a percent of the noise, in 2000 pixels twice what it takes by accident."""
+    pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000, rank=3)
+    errors = 0.03 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(5))
+    noise = torch.full((60,), 0.03)
+    for clean, scattered in ((pixels, True), (linear, False)):
+        noisy_pixels = clean + errors
+        own = refitted(noisy_pixels, endmembers)
+        assert interactions_possible(noisy_pixels, own, noise)
+        assert interactions_remain(noisy_pixels, own, endmembers, noise) == scattered
+
+
 def test_scattering_is_not_looked_for_where_it_could_not_be_told():
     pixels, _, endmembers, _ = scene("bilinear", num_pixels=2000)
     noise = torch.full((60,), NOISE)
