@@ -21,8 +21,8 @@ from .mixing import spectral_angle, unit_rows
 # With 7, simulated scenes without noise gain more, some of those with noise lose.
 _COUNT = 4.0
 # The fractions of others that an endmember may turn out to hold: factors of their covariance among the alternatives to
-# it, and of that which an error of their angle in any direction would have; the least std; that of R - 1 others.
-_ALONG, _ANY, _LEAST, _MOST = 3.0, 0.1, 0.01, 0.1
+# it, and of that which an error of their angle in any direction would have; the least and most std of R - 1 others.
+_ALONG, _ANY, _LEAST, _MOST = 6.0, 0.15, 0.01, 0.1
 _ALIKE = 0.01  # of the power of the endmembers is added, for those angles: alike ones don't exchange what they like
 _PIXELS = 2500  # that are looked at, spread evenly over the scene
 _DARK = 0.1  # times the ordinary brightness: darker pixels say nothing of facets
@@ -30,7 +30,8 @@ _LEAST_SUM = 0.5  # of abundances without bounds; they are near 1 but in the wil
 _LEAST_SHARE = 0.01  # of the noise: model errors blur no more than that
 _SOFTNESS = (0.05, 0.025, 0.012, 0.006, 0.003, 0.0015, 0.001, 0.001)  # least std of abundances, by round
 _STRAY = math.log(0.01 / 3)  # of the density of the one pixel in a hundred that is nothing of all this
-_MEAN_RANGE = (0.05, 1.0)  # of small abundances
+_TRACE = 0.01  # mean of the smallest abundances that are not 0: a pile of these begins at the facet
+_MEAN_RANGE = (0.05, 1.0)  # of small ones
 _EXTENT_RANGE = (0.1, 2.0)
 _SAME = 2.0  # times the errors by dimension: pixels nearer than that may be the same mixture
 _LEAST_ERROR = 0.01  # of abundances, for that
@@ -68,11 +69,11 @@ def facet_step(
 ) -> torch.Tensor:
     """Move endmembers within their span to where the facets of the pixels would have them.
 
-    Maximum a posteriori: abundances `a = u M` of pixels with coordinates u, each with a density of three parts (none
-    of the material; little, an exponential; any amount, a generalised normal, nearly even up to its extent), blurred
-    by the noise, and a Gaussian prior on the fractions `M^-1 - 1` of others that the endmembers `M^-1 E` hold, as wide
-    as the alternatives to them differ in these. The parameters of the densities are fitted by expectation maximisation
-    (Dempster et al., 1977), M by L-BFGS, from soft facets to those that the noise says.
+    Maximum a posteriori: abundances `a = u M` of pixels with coordinates u, each with a density of four parts (none
+    of the material; a trace or little, exponentials; any amount, a generalised normal, nearly even up to its extent),
+    blurred by the noise, and a Gaussian prior on the fractions `M^-1 - 1` of others that the endmembers `M^-1 E` hold,
+    as wide as the alternatives to them differ in these. The parameters of the densities are fitted by expectation
+    maximisation (Dempster et al., 1977), M by L-BFGS, from soft facets to those that the noise says.
 
     Args:
         evidence: of N pixels with these R endmembers.
@@ -108,15 +109,18 @@ def _fraction_precision(endmembers: torch.Tensor, alternatives: Alternatives) ->
     spectra, weights = (one.to(endmembers) for one in alternatives)
     spectra = unit_rows(spectra)
     mean = (weights[..., None] * spectra).sum(0)
-    variance = (weights * spectral_angle(spectra, mean).square()).sum(0) * endmembers.square().sum(1)
+    angles = spectral_angle(spectra, mean)
+    square = (weights * angles.square()).sum(0)
+    shrunk = (weights * angles).sum(0) / square.sqrt().clamp_min(1e-6)  # far ones count less, such as spectra given
+    variance = shrunk * square * endmembers.square().sum(1)
     fractions = torch.linalg.solve(gram, endmembers @ spectra.flatten(0, 1).T).T.unflatten(0, weights.shape)
     least_sum = (0.1 * fractions.abs().sum(2, keepdim=True)).clamp_min(1e-12)
     fractions = fractions / fractions.sum(2, keepdim=True).clamp_min(least_sum)
     off = (fractions - (weights[..., None] * fractions).sum(0)).clamp(-1, 1)  # [P, R, R]
-    along = torch.einsum("pr,pri,prj->rij", weights, off, off)
+    along = torch.einsum("r,pr,pri,prj->rij", shrunk, weights, off, off)
     turned = torch.linalg.inv(gram + _ALIKE * gram.diagonal().mean() * eye)
     wide = _ALONG * along + _ANY * variance[:, None, None] * turned
-    return torch.linalg.inv(wide + _LEAST**2 * eye) + eye / (_MOST**2 * (rank - 1))
+    return torch.linalg.inv(wide + (_LEAST / (rank - 1)) ** 2 * eye) + eye / (_MOST**2 * (rank - 1))
 
 
 def _coordinates(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,11 +158,10 @@ def _most_probable(
 
     free = torch.zeros_like(moves, requires_grad=True)
     counts = _pixel_weights(coordinates, brightness, root)
-    densities = root.new_full((rank, 3), 1 / 3), root.new_full((rank,), 0.25), root.new_full((rank,), 1.0)
+    densities = root.new_full((rank, 4), 1 / 4), root.new_full((rank,), 0.25), root.new_full((rank,), 1.0)
     for softness in _SOFTNESS:
-        with (
-            torch.no_grad()
-        ):  # the errors are those of the round before: if they shrank with the simplex, a point fits
+        # the errors are those of the round before: if they shrank with the simplex, a point fits
+        with torch.no_grad():
             unmixing = unmixing_of(free)
             std = ((root.T @ unmixing).norm(dim=0) / brightness[:, None]).clamp_min(softness)  # [n, R]
             densities = _fit_densities(coordinates @ unmixing, counts, std, *densities)
@@ -203,21 +206,21 @@ def _fit_densities(
     means: torch.Tensor,
     extents: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A few steps of expectation maximisation: weights (R, 3); means (R,) of little, extents (R,) of any amount.
+    """A few steps of expectation maximisation: weights (R, 4); means (R,) of little, extents (R,) of any amount.
 
     `counts` (n,) weighs the pixels.
     """
     for _ in range(3):
         parts = _log_densities(abundances, std, weights, means, extents)
-        share = (parts - parts.logsumexp(-1, keepdim=True)).exp()[..., :3] * counts[:, None, None]  # [n, R, 3]
+        share = (parts - parts.logsumexp(-1, keepdim=True)).exp()[..., :4] * counts[:, None, None]  # [n, R, 4]
         weights = share.sum(0) + 0.02
         weights = weights / weights.sum(1, keepdim=True)
         total = share.sum(0).clamp_min(1e-12)
         centre = abundances - std.square() / means
         hazard = math.sqrt(2 / math.pi) / torch.special.erfcx(-centre / std / math.sqrt(2))  # of the normal below
         small = centre + std * hazard  # [n, R], expected
-        means = ((share[..., 1] * small).sum(0) / total[:, 1]).clamp(*_MEAN_RANGE)
-        power = (share[..., 2] * abundances.clamp_min(0) ** _SHAPE).sum(0) / total[:, 2]
+        means = ((share[..., 2] * small).sum(0) / total[:, 2]).clamp(*_MEAN_RANGE)
+        power = (share[..., 3] * abundances.clamp_min(0) ** _SHAPE).sum(0) / total[:, 3]
         extents = ((_SHAPE * power) ** (1 / _SHAPE)).clamp(*_EXTENT_RANGE)
     return weights, means, extents
 
@@ -225,16 +228,20 @@ def _fit_densities(
 def _log_densities(
     abundances: torch.Tensor, std: torch.Tensor, weights: torch.Tensor, means: torch.Tensor, extents: torch.Tensor
 ) -> torch.Tensor:
-    """Logarithms (n, R, 4) of weight times density: no abundance, little, any, and what is nothing of all this.
+    """Logarithms (n, R, 5) of weight times density: none, a trace, little, any amount, and nothing of all this.
 
-    The second is exactly the exponential blurred by the noise, the third nearly so: its edge at 0 is, its tail is as
-    much wider as the noise.
+    The second and the third are exactly exponentials blurred by the noise, the fourth nearly so: its edge at 0 is, its
+    tail is as much wider as the noise.
     """
     z = abundances / std
     none = -0.5 * z.square() - std.log() - 0.5 * math.log(2 * math.pi)
-    little = std / means
-    little = 0.5 * little.square() - abundances / means - means.log() + torch.special.log_ndtr(z - little)
+
+    def exponential(mean: torch.Tensor) -> torch.Tensor:
+        steep = std / mean
+        return 0.5 * steep.square() - abundances / mean - mean.log() + torch.special.log_ndtr(z - steep)
+
+    trace, little = exponential(torch.full_like(means, _TRACE)), exponential(means)
     wide = torch.hypot(extents, std)
     any_amount = torch.special.log_ndtr(z) - (abundances.clamp_min(0) / wide) ** _SHAPE - wide.log() - _NORM
-    parts = torch.stack([none, little, any_amount], -1) + weights.log()
+    parts = torch.stack([none, trace, little, any_amount], -1) + weights.log()
     return torch.cat([parts, torch.full_like(parts[..., :1], _STRAY)], -1)

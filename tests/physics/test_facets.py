@@ -55,6 +55,30 @@ def test_right_endmembers_stay():
     assert off(moved(pixels, truth), truth) < 0.05 * off(start, truth)
 
 
+@pytest.mark.parametrize("rank", [3, 4])
+def test_right_endmembers_stay_where_materials_are_never_quite_absent(rank):
+    _, start, truth = scene(rank)
+    g = torch.Generator().manual_seed(3)
+    abundances = torch.softmax(4 * torch.randn(3000, rank, generator=g), 1)
+    pixels = abundances @ truth + NOISE * torch.randn(3000, NUM_BANDS, generator=g)
+    assert off(moved(pixels, truth), truth) < 0.0125 * off(start, truth)
+
+
+def test_a_few_far_alternatives_loosen_an_endmember_less_than_their_mean_square():
+    """As others that differ as much in the root mean square, but all alike."""
+    _, start, _ = scene()
+    near, far = alternatives(start, 0.01), alternatives(start, 0.3)
+    both = Alternatives(torch.cat([near.spectra, far.spectra]), torch.cat([0.98 * near.weights, 0.02 * far.weights]))
+
+    def mean_square(sets):
+        return (sets.weights * (sets.spectra - start).square().sum(2)).sum(0)
+
+    factor = (mean_square(both) / mean_square(near)).sqrt()[:, None]
+    even = Alternatives(start + factor * (near.spectra - start), near.weights)
+    tight, loose, looser = (_fraction_precision(start.double(), one).logdet() for one in (near, both, even))
+    assert (tight - loose < 0.87 * (tight - looser)).all()  # .9 and more if only the mean square counted
+
+
 def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
     pixels, start, _ = scene()
 
@@ -139,12 +163,12 @@ def test_twins_and_endmembers_without_signal_do_no_harm(brightness_precision):
 def test_densities_add_up_to_one_and_are_fitted_to_what_made_the_abundances(noise_std):
     """However large the noise: a density that grew with it would pull in what nothing is known of."""
     grid = torch.linspace(-1, 1, 20001, dtype=torch.float64)[:, None] * (3 + 8 * noise_std)
-    weights = torch.tensor([[0.5, 0.2, 0.3]], dtype=torch.float64)
+    weights = torch.tensor([[0.3, 0.2, 0.2, 0.3]], dtype=torch.float64)
     parameters = weights, torch.tensor([0.1], dtype=torch.float64), torch.tensor([0.8], dtype=torch.float64)
-    density = _log_densities(grid, torch.full_like(grid, noise_std), *parameters).exp()[:, 0, :3]
+    density = _log_densities(grid, torch.full_like(grid, noise_std), *parameters).exp()[:, 0, :4]
     mass = density.sum(0) * float(grid[1] - grid[0])
-    torch.testing.assert_close(mass[:2], weights[0, :2], atol=1e-3, rtol=0)
-    assert 0.95 < mass[2] / weights[0, 2] < 1.15
+    torch.testing.assert_close(mass[:3], weights[0, :3], atol=1e-3, rtol=0)
+    assert 0.95 < mass[3] / weights[0, 3] < 1.15
     g = torch.Generator().manual_seed(0)
     drawn = torch.multinomial(density.sum(1), 100_000, replacement=True, generator=g)
     fitted, even = parameters, torch.full((len(drawn),), 1 / len(drawn), dtype=torch.float64)
