@@ -6,6 +6,7 @@ The networks see the cube only through these maps, which have no band axis: this
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +19,18 @@ EVIDENCE_CHANNELS = 5
 BANDS_PER_ERROR = 9.0
 # Weight of the model error, whose distribution over the bands nobody knows, against that of the noise.
 _MODEL_ERROR_WEIGHT = 25.0
+
+
+class Reading(NamedTuple):
+    """Abundances as they are read from pixels whose errors are not independent from band to band.
+
+    Attributes:
+        coefficients: (N, R) generalised least squares without bounds, in the dtype of the weights.
+        weights: (R, B) float64 `E S^-1`, S being the covariance of the errors of a pixel.
+    """
+
+    coefficients: torch.Tensor
+    weights: torch.Tensor
 
 
 @dataclass
@@ -151,6 +164,7 @@ def gather_evidence(
     brightness: float = 1.0,
     brightness_precision: torch.Tensor | float = 0.0,
     endmember_std: torch.Tensor | None = None,
+    reading: Reading | None = None,
 ) -> Evidence:
     """Unmix in closed form and say how far the result can be trusted.
 
@@ -165,20 +179,34 @@ def gather_evidence(
         brightness: expected brightness, used only with a positive precision.
         brightness_precision: number or (), inverse variance of the brightness around it; 0 leaves it free.
         endmember_std: (R, B) standard deviation of the endmembers; exact when `None`.
+        reading: of the abundances, with the precision that its weights say, in place of least squares.
 
     Returns:
         The `Evidence`; float64 for `gram` and `rhs`, else the dtype of `pixels`.
     """
     num_endmembers, num_bands = endmembers.shape
-    effective = noise_std
-    first = _solve(pixels, endmembers, effective, brightness, brightness_precision)[2]
+
+    def solve(band_std: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if reading is None:
+            gram, rhs = normal_equations(pixels, endmembers, band_std)
+        else:
+            gram = reading.weights @ endmembers.double().T
+            rhs = reading.coefficients @ gram
+        gram, rhs = anchor_brightness(gram, rhs, brightness, brightness_precision)
+        return gram, rhs, solve_nonnegative(gram, rhs)
+
+    first = solve(noise_std)[2]
     residual = pixels - first.to(pixels.dtype) @ endmembers
     freedom = num_bands / max(num_bands - num_endmembers, 1)
     excess = (residual.square().mean(0) * freedom - noise_std.square()).clamp_min(0).mean()
     effective = (noise_std.square() + _MODEL_ERROR_WEIGHT * excess).sqrt()
 
-    gram, rhs, scaled = _solve(pixels, endmembers, effective, brightness, brightness_precision)
-    noise_confidence, confidence, leakage = _confidence(endmembers, scaled, effective, noise_std, endmember_std)
+    gram, rhs, scaled = solve(effective)
+    if reading is None:
+        weights, errors = endmembers.double() * effective.double().square().reciprocal(), noise_std
+    else:
+        weights, errors = reading.weights, None
+    noise_confidence, confidence, leakage = _confidence(endmembers, scaled, weights, errors, endmember_std)
     abundances, total = split_brightness(scaled)
     free = torch.linalg.solve(regularise(gram), rhs.T).T
     residual = pixels - scaled.to(pixels.dtype) @ endmembers
@@ -201,36 +229,25 @@ def gather_evidence(
     )
 
 
-def _solve(
-    pixels: torch.Tensor,
-    endmembers: torch.Tensor,
-    noise_std: torch.Tensor,
-    brightness: float,
-    brightness_precision: torch.Tensor | float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    gram, rhs = anchor_brightness(*normal_equations(pixels, endmembers, noise_std), brightness, brightness_precision)
-    return gram, rhs, solve_nonnegative(gram, rhs)
-
-
 def _confidence(
     endmembers: torch.Tensor,
     scaled: torch.Tensor,
-    effective: torch.Tensor,
-    noise_std: torch.Tensor,
+    weights: torch.Tensor,
+    noise_std: torch.Tensor | None,
     endmember_std: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """How much more precise the estimate with weights W = 1 / effective^2 is than these say, and what leaks.
+    """How much more precise the estimate with weights E W (R, B) is than these say, and what leaks.
 
-    The first, a scalar, under sensor noise alone, the second, (N,), with the uncertainty of the endmembers: ratio of
-    the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1` (White, 1980), with the true variance
-    `S_n = noise_std^2 + sum_r b_nr^2 endmember_std_r^2`. The third is `Evidence.leakage`.
+    The first, a scalar, under sensor noise alone (1 if these hold all of it: `None`), the second, (N,), with the
+    uncertainty of the endmembers: ratio of the traces of `G^-1` and of the sandwich covariance `G^-1 E W S W E^T G^-1`
+    (White, 1980), with the true variance `S_n = noise_std^2 + sum_r b_nr^2 endmember_std_r^2`. The third is
+    `Evidence.leakage`.
     """
-    spectra = endmembers.double()
-    weight = effective.double().square().reciprocal()
-    gram = (spectra * weight) @ spectra.T
+    gram = weights @ endmembers.double().T
     inverse = torch.linalg.inv(regularise(gram))
-    influence = (inverse @ (spectra * weight)).square()  # [R, B] variance per unit variance in each band
-    variance, trace = influence.sum(0) @ noise_std.double().square(), inverse.trace()
+    influence = (inverse @ weights).square()  # [R, B] variance per unit variance in each band
+    trace = inverse.trace()
+    variance = trace if noise_std is None else influence.sum(0) @ noise_std.double().square()
     alone = trace / variance.clamp_min(1e-300)
     leakage = torch.zeros_like(gram)
     if endmember_std is not None:

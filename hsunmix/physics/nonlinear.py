@@ -14,7 +14,7 @@ import torch
 
 from .brightness import BRIGHTNESS_THRESHOLD, BrightnessModel, brightness_fit, brightness_level, brightness_model
 from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
-from .evidence import BANDS_PER_ERROR
+from .evidence import BANDS_PER_ERROR, Reading
 from .variability import constant_part
 
 MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")
@@ -47,10 +47,12 @@ class LinearPart(NamedTuple):
     Attributes:
         pixels: (N, B).
         error: factor by which the errors of abundances read from them exceed those that the sensor noise causes.
+        reading: of their abundances, where the errors are not independent from band to band, else `None`.
     """
 
     pixels: torch.Tensor
     error: float = 1.0
+    reading: Reading | None = None
 
 
 class _Known(NamedTuple):
@@ -103,7 +105,7 @@ def linear_part(
         return LinearPart(pixels)
     if mixing_model == "variable":
         constant = constant_part(pixels, endmembers, noise_std, valid)
-        return LinearPart(constant.pixels, constant.error)
+        return LinearPart(constant.pixels, constant.error, constant.reading)
     part = torch.zeros_like(pixels)
     rounds = _ROUNDS if scaled_abundances is None else 1
     scaled = nnls(pixels, endmembers, noise_std) if scaled_abundances is None else scaled_abundances

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from .consistency import nnls, regularise, solve_nonnegative
-from .evidence import zero_filled
+from .evidence import Reading, zero_filled
 
 _CURVE_LENGTH = 0.2  # correlation length of changes of shape, as a share of the bands
 _UNEVEN = 0.02  # variance of changes of shape that are not smooth, as a share of that of smooth ones
@@ -34,11 +34,13 @@ class ConstantPart(NamedTuple):
         pixels: (N, B) in the dtype of those given.
         error: ratio of the standard deviation of the abundances that are read from them to that of ordinary least
             squares under sensor noise, at least 1.
+        reading: of the abundances, by generalised least squares.
         change: relative standard deviation of the changes of shape.
     """
 
     pixels: torch.Tensor
     error: float
+    reading: Reading
     change: float
 
 
@@ -60,15 +62,17 @@ def constant_part(
     shape, change = _shape_covariance(y, spectra, variance)
     diagonal = variance + _UNEVEN * shape.diagonal().mean()
     inverse = torch.linalg.inv(shape + diagonal.diag())
-    weights = inverse @ spectra.T  # [B, R]
-    gram = spectra @ weights
-    coefficients = solve_nonnegative(gram, y @ weights)
+    weights = spectra @ inverse  # [R, B]
+    gram = weights @ spectra.T
+    rhs = y @ weights.T
+    coefficients = solve_nonnegative(gram, rhs)
     scales = _scales(coefficients, valid)
     rest = ((y - coefficients @ spectra) @ inverse) * diagonal
     ordinary = (spectra / variance) @ spectra.T
     error = torch.linalg.inv(regularise(gram)).trace() / torch.linalg.inv(regularise(ordinary)).trace()
     constant = (scales * coefficients) @ spectra + rest
-    return ConstantPart(constant.to(pixels.dtype), float(error.sqrt().clamp_min(1.0)), change)
+    reading = Reading(scales * torch.linalg.solve(regularise(gram), rhs.T).T, weights)
+    return ConstantPart(constant.to(pixels.dtype), float(error.sqrt().clamp_min(1.0)), reading, change)
 
 
 def _shape_covariance(

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import torch
 
-# By what is known of the endmembers and by mixing model: factors of the posterior's standard deviation (data and prior
-# are taken for independent there) and of the variance that endmembers leak. Those of found endmembers in bilinear
-# scenes are those of linear ones.
-_FACTORS = {
-    "given": {"linear": (1.1, 0.6), "bilinear": (1.5, 0.75), "variable": (1.95, 0.75)},
-    "corrected": {"linear": (1.6, 1.55), "bilinear": (1.6, 1.55), "variable": (2.2, 2.4)},
-    "extracted": {"linear": (1.8, 2.1), "bilinear": (1.8, 2.1), "variable": (2.25, 2.7)},
-}
+# Factors of the posterior's standard deviation (data and prior are taken for independent there) and of the variance
+# that endmembers leak: of given ones by mixing model, of others whatever it is.
+_GIVEN = {"linear": (1.1, 0.6), "bilinear": (1.5, 0.75), "postnonlinear": (1.5, 0.75), "variable": (1.4, 0.75)}
+_CORRECTED, _EXTRACTED = (1.6, 1.55), (1.8, 2.1)
 _AT_BOUND = 0.6  # of the standard deviation is left at 0 and 1; from one standard deviation away on all of it
 TO_BOUND = 1.5
 """Half-widths of an interval: 0 or 1 lies within it when it is nearer than that."""
@@ -24,8 +20,9 @@ TO_BOUND = 1.5
 
 def calibration(extracted: bool, corrected: bool, mixing_model: str) -> tuple[float, float]:
     """Factors of the posterior's deviation and of the leaking variance."""
-    known = "corrected" if corrected else "extracted" if extracted else "given"
-    return _FACTORS[known]["bilinear" if mixing_model == "postnonlinear" else mixing_model]
+    if corrected:
+        return _CORRECTED
+    return _EXTRACTED if extracted else _GIVEN[mixing_model]
 
 
 def near_bounds(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:

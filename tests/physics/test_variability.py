@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from hsunmix.physics import choose_mixing_model, linear_part, nnls, split_brightness, variation_left
+from hsunmix.physics import (
+    choose_mixing_model,
+    gather_evidence,
+    linear_part,
+    nnls,
+    split_brightness,
+    variation_left,
+)
+from hsunmix.physics.evidence import Reading
 from hsunmix.simulation import benchmark_scene, parametric_spectra
 
 ALL = torch.ones(64, 64, dtype=torch.bool)
@@ -63,11 +71,44 @@ def test_wrong_endmembers_leave_more_variation(mixing, seed):
     assert 1.2 * exact < off and exact < 0.05
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_abundances_are_read_with_the_errors_that_variation_makes(seed):
+    """In each direction in which they are independent; those of least squares are all taken for equally far off."""
+    pixels, endmembers, abundances, noise = scene("variable", seed=seed)
+    found = solve(pixels, endmembers, noise)
+    spectra = endmembers.double()
+
+    def ratios(gram):
+        variance, directions = torch.linalg.eigh(torch.linalg.inv(gram))
+        return ((found.reading.coefficients - abundances) @ directions).square().mean(0) / variance
+
+    read = ratios(found.reading.weights @ spectra.T)
+    assert 0.2 < read.min() and read.max() < 5
+    plain = ratios(spectra / noise.square() @ spectra.T / found.error**2)
+    assert plain.max() / plain.min() > 3 * read.max() / read.min()
+
+
+def test_evidence_is_the_same_if_the_errors_that_a_reading_tells_of_are_those_of_the_noise():
+    pixels, endmembers, _, noise = scene("linear", snr_db=20.0)
+    noise = 1.2 * noise  # no model error is seen
+    spectra = endmembers.double()
+    weights = spectra / noise.double().square()
+    coefficients = torch.linalg.solve(weights @ spectra.T, (pixels.double() @ weights.T).T).T
+    shared = {"brightness_precision": 1e3, "endmember_std": 0.01 * endmembers}
+    plain = gather_evidence(pixels, endmembers, noise, **shared)
+    read = gather_evidence(pixels, endmembers, noise, reading=Reading(coefficients, weights), **shared)
+    for name in ("scaled_abundances", "unbounded", "std", "brightness", "misfit"):
+        torch.testing.assert_close(getattr(read, name), getattr(plain, name), rtol=1e-4, atol=1e-5)
+
+
 def test_order_of_the_endmembers_does_not_matter():
     pixels, endmembers, _, noise = scene("variable")
     first, second = solve(pixels, endmembers, noise), solve(pixels, endmembers[[2, 0, 3, 1]], noise)
     torch.testing.assert_close(first.pixels, second.pixels, atol=1e-5, rtol=1e-4)
     assert first.error == pytest.approx(second.error, rel=1e-3)
+    torch.testing.assert_close(
+        first.reading.coefficients[:, [2, 0, 3, 1]], second.reading.coefficients, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_masked_pixels_play_no_role():
