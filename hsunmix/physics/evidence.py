@@ -5,6 +5,7 @@ The networks see the cube only through these maps, which have no band axis: this
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -27,10 +28,12 @@ class Reading(NamedTuple):
     Attributes:
         coefficients: (N, R) generalised least squares without bounds, in the dtype of the weights.
         weights: (R, B) float64 `E S^-1`, S being the covariance of the errors of a pixel.
+        width: least relative standard deviation of a brightness that is held: the coefficients were fitted to it.
     """
 
     coefficients: torch.Tensor
     weights: torch.Tensor
+    width: float = 0.0
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Evidence:
         rhs: (N, R) right-hand side of the normal equations.
         confidence: (N,) `confidence * gram` is the precision of `scaled_abundances` under sensor noise and uncertain
             endmembers, whose error grows with the brightness of the pixel.
-        noise_confidence: () the same under sensor noise alone.
+        noise_confidence: () the same under sensor noise alone; 1, and all that a `Reading` counts as error, with one.
         leakage: (R, R) variance of the share of endmember r (row) that its uncertainty makes appear as endmember k.
         scaled_abundances: (N, R) exact solution `b = s * a` under `b >= 0`.
         abundances: (N, R) `b / sum b`.
@@ -52,7 +55,7 @@ class Evidence:
         brightness: (N,) `sum b`.
         misfit: (N,) natural logarithm of residual rms over noise, both weighted; 0 where the model fits perfectly.
         noise_std: (B,) effective noise: sensor noise and model error together.
-        band_std: (B,) what weighs the bands in `gram` and `rhs`: the model error counts more there.
+        band_std: (B,) what weighs the bands in `gram` and `rhs`, but for a `Reading`; the model error counts more.
     """
 
     gram: torch.Tensor
@@ -179,7 +182,8 @@ def gather_evidence(
         brightness: expected brightness, used only with a positive precision.
         brightness_precision: number or (), inverse variance of the brightness around it; 0 leaves it free.
         endmember_std: (R, B) standard deviation of the endmembers; exact when `None`.
-        reading: of the abundances, with the precision that its weights say, in place of least squares.
+        reading: of the abundances, with the precision that its weights say, in place of least squares; the model
+            error, still measured on the pixels, then changes no weights.
 
     Returns:
         The `Evidence`; float64 for `gram` and `rhs`, else the dtype of `pixels`.
@@ -187,12 +191,15 @@ def gather_evidence(
     num_endmembers, num_bands = endmembers.shape
 
     def solve(band_std: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        precision = brightness_precision
         if reading is None:
             gram, rhs = normal_equations(pixels, endmembers, band_std)
         else:
             gram = reading.weights @ endmembers.double().T
             rhs = reading.coefficients @ gram
-        gram, rhs = anchor_brightness(gram, rhs, brightness, brightness_precision)
+            loosest = (reading.width * brightness) ** -2 if reading.width > 0 else math.inf
+            precision = torch.as_tensor(precision).clamp_max(loosest)
+        gram, rhs = anchor_brightness(gram, rhs, brightness, precision)
         return gram, rhs, solve_nonnegative(gram, rhs)
 
     first = solve(noise_std)[2]

@@ -21,7 +21,8 @@ from .mixing import spectral_angle, unit_rows
 # With 7, simulated scenes without noise gain more, some of those with noise lose.
 _COUNT = 4.0
 # The fractions of others that an endmember may turn out to hold: factors of their covariance among the alternatives to
-# it, and of that which an error of their angle in any direction would have; the least and most std of R - 1 others.
+# it, and of that which an error of their angle in any direction would have; the std of each is at least
+# _LEAST / (R - 1) and at most _MOST (R - 1)^(1/2).
 _ALONG, _ANY, _LEAST, _MOST = 6.0, 0.15, 0.01, 0.1
 _ALIKE = 0.01  # of the power of the endmembers is added, for those angles: alike ones don't exchange what they like
 _PIXELS = 2500  # that are looked at, spread evenly over the scene
@@ -85,7 +86,7 @@ def facet_step(
         (R, B) spectra in the dtype of `endmembers`, non-negative; those given where the pixels say nothing.
     """
     coordinates, brightness = _coordinates(evidence)
-    if len(coordinates) < len(endmembers):
+    if len(coordinates) < len(endmembers) or len(endmembers) < 2:
         return endmembers
     spectra = endmembers.double()
     root = torch.linalg.inv(torch.linalg.cholesky(regularise(evidence.gram))).T  # of their errors' covariance

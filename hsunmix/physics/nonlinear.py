@@ -46,8 +46,8 @@ class LinearPart(NamedTuple):
 
     Attributes:
         pixels: (N, B).
-        error: factor by which the errors of abundances read from them exceed those that the sensor noise causes.
-        reading: of their abundances, where the errors are not independent from band to band, else `None`.
+        error: factor by which the errors of their abundances exceed those that the sensor noise causes.
+        reading: of these, where errors are not independent from band to band, else `None`.
     """
 
     pixels: torch.Tensor

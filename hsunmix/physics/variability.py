@@ -25,6 +25,8 @@ _WINDOW = 7  # pixels, box filtered twice: about as wide as the scales are smoot
 # the scales leave in the sums of the coefficients. Illumination that varies is left alone by it.
 _RIDGE, _RIDGE_PER_VARIANCE = 3e-3, 50.0
 _LEAST_SCALE, _LARGEST_SCALE = 0.5, 2.0
+# Of the variation of the sums that scales were fitted to: as much may be left, unseen; and the most.
+_FITTED_SHARE, _MOST_WIDTH = 0.5, 0.05
 
 
 class ConstantPart(NamedTuple):
@@ -32,8 +34,8 @@ class ConstantPart(NamedTuple):
 
     Attributes:
         pixels: (N, B) in the dtype of those given.
-        error: ratio of the standard deviation of the abundances that are read from them to that of ordinary least
-            squares under sensor noise, at least 1.
+        error: ratio of the standard deviation of the abundances in `reading` to that of ordinary least squares under
+            sensor noise, at least 1.
         reading: of the abundances, by generalised least squares.
         change: relative standard deviation of the changes of shape.
     """
@@ -71,7 +73,10 @@ def constant_part(
     ordinary = (spectra / variance) @ spectra.T
     error = torch.linalg.inv(regularise(gram)).trace() / torch.linalg.inv(regularise(ordinary)).trace()
     constant = (scales * coefficients) @ spectra + rest
-    reading = Reading(scales * torch.linalg.solve(regularise(gram), rhs.T).T, weights)
+    unbounded = torch.linalg.solve(regularise(gram), rhs.T).T
+    fitted = (scales - 1) * coefficients  # bounded: of twins only the sum is known, and scales would tear them apart
+    width = min(_FITTED_SHARE * float(fitted.sum(1).std(correction=0)), _MOST_WIDTH)
+    reading = Reading(unbounded + fitted, weights, width)
     return ConstantPart(constant.to(pixels.dtype), float(error.sqrt().clamp_min(1.0)), reading, change)
 
 

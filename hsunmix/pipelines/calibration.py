@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 # Factors of the posterior's standard deviation (data and prior are taken for independent there) and of the variance
-# that endmembers leak: of given ones by mixing model, of others whatever it is.
-_GIVEN = {"linear": (1.1, 0.6), "bilinear": (1.5, 0.75), "postnonlinear": (1.5, 0.75), "variable": (1.4, 0.75)}
+# that endmembers leak: of given ones in linear and in other scenes, of others in all.
+_GIVEN_LINEAR, _GIVEN = (1.1, 0.6), (1.5, 0.75)
 _CORRECTED, _EXTRACTED = (1.6, 1.55), (1.8, 2.1)
 _AT_BOUND = 0.6  # of the standard deviation is left at 0 and 1; from one standard deviation away on all of it
 TO_BOUND = 1.5
@@ -22,7 +22,9 @@ def calibration(extracted: bool, corrected: bool, mixing_model: str) -> tuple[fl
     """Factors of the posterior's deviation and of the leaking variance."""
     if corrected:
         return _CORRECTED
-    return _EXTRACTED if extracted else _GIVEN[mixing_model]
+    if extracted:
+        return _EXTRACTED
+    return _GIVEN_LINEAR if mixing_model == "linear" else _GIVEN
 
 
 def near_bounds(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:

@@ -45,8 +45,6 @@ _MOST_SEEN = 2.0
 # 1.0 (10 dB) to 1.7 times (30 dB) smaller than it says, those of corrected spectra about as large as they say.
 _NETWORK_VARIANCE = 0.5
 _LEAST_LEFT = 0.25  # of the variance, whatever following the prediction saves
-# The brightness of scenes whose endmembers vary is held no tighter: their scales have been fitted to it already.
-_FITTED_WIDTH = 0.05
 _LEAK_SHARE = 0.5  # of the leak of given endmembers that is taken out of the data, half of its variance with it
 
 
@@ -273,29 +271,25 @@ class Chain:
         return (self.cube.pixels - self.scaled_abundances @ self.endmembers).square().mean(1).sqrt()
 
     def _gather(self) -> None:
-        level, precision = self.brightness_model.level, self.brightness_model.precision
+        brightness = (self.brightness_model.level, self.brightness_model.precision)
         pixels, error, reading = linear_part(
             self.observed,
             self.endmembers,
             self.cube.noise_std,
             self.mixing_model,
             self.cube.valid,
-            level,
-            precision,
+            *brightness,
             scaled_abundances=None if self.precision is None else self.scaled_abundances,
             ordinary=self.stages[-1].brightness if self.stages else None,
         )
-        if reading is not None:
-            precision = min(precision, (_FITTED_WIDTH * level) ** -2)
         self.cube = replace(self.cube, pixels=pixels)
         self.evidence = gather_evidence(
             self.cube.pixels,
             self.endmembers,
             error * self.cube.noise_std,
-            level,
-            precision,
-            self.endmember_std,
-            reading,
+            *brightness,
+            endmember_std=self.endmember_std,
+            reading=reading,
         )
         if self.extracted:
             if self.followed is None:

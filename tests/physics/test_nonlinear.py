@@ -133,7 +133,7 @@ def test_scattering_shows_once_each_model_has_its_own_spectra():
 
 
 def test_scattering_shows_under_noise_of_the_same_size():
-    """It takes a hundredth of a percent of the noise, in 2000 pixels twice what it takes by accident."""
+    """It takes a third of a percent of its variance, twice what it takes by accident in 2000 pixels."""
     pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000, rank=3)
     errors = 0.03 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(5))
     noise = torch.full((60,), 0.03)

@@ -88,6 +88,38 @@ def test_abundances_are_read_with_the_errors_that_variation_makes(seed):
     assert plain.max() / plain.min() > 3 * read.max() / read.min()
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.9])
+def test_twins_do_no_harm(factor):
+    """Nobody knows how much of each there is, but their sum is as well known as before."""
+    pixels, endmembers, abundances, noise = scene("variable", seed=2)
+
+    def read(spectra):
+        found = solve(pixels, spectra, noise)
+        known = gather_evidence(found.pixels, spectra, found.error * noise, 1.0, 400.0, reading=found.reading)
+        assert known.unbounded.abs().max() < 5
+        return known.scaled_abundances
+
+    alone, twins = read(endmembers), read(torch.cat([endmembers, factor * endmembers[:1]]))
+    together = torch.cat([twins[:, :1] + factor * twins[:, 4:], twins[:, 1:4]], 1)
+    before, after = (float((one - abundances).square().mean().sqrt()) for one in (alone, together))
+    assert after < 1.2 * before
+
+
+def test_brightness_is_held_loosely_only_where_scales_were_fitted_to_it():
+    widths = {}
+    for mixing in ("variable", "linear"):
+        pixels, endmembers, _, noise = scene(mixing)
+        reading = solve(pixels, endmembers, noise).reading
+        widths[mixing] = reading.width
+        loose, tight = (
+            gather_evidence(pixels, endmembers, noise, 1.0, 1e8, reading=one)
+            for one in (reading, reading._replace(width=0.0))
+        )
+        freedom = (loose.brightness - 1).std() / (tight.brightness - 1).std().clamp_min(1e-9)
+        assert freedom > 10 if mixing == "variable" else freedom >= 1
+    assert widths["variable"] > 0.03 > 0.005 > widths["linear"]
+
+
 def test_evidence_is_the_same_if_the_errors_that_a_reading_tells_of_are_those_of_the_noise():
     pixels, endmembers, _, noise = scene("linear", snr_db=20.0)
     noise = 1.2 * noise  # no model error is seen

@@ -1,11 +1,14 @@
-"""What a chain tells its networks about the endmembers."""
+"""What a chain tells its networks about the endmembers, and how it reads the data."""
 
 import numpy as np
 import pytest
 import torch
 
-from hsunmix.physics import gather_evidence
-from hsunmix.pipelines.chain import EXTRACTED_SHARE, seen_share
+from hsunmix.physics import gather_evidence, linear_part
+from hsunmix.pipelines import chain as chain_module
+from hsunmix.pipelines.chain import EXTRACTED_SHARE, Chain, seen_share
+
+from .tiny import tiny_pipeline, tiny_scene
 
 NUM_BANDS = 60
 
@@ -36,3 +39,28 @@ def test_networks_see_more_of_the_uncertainty_of_endmembers_the_more_noise_rules
     noise, endmember_error, bend, least, most
 ):
     assert least <= share(noise, endmember_error, bend) <= most
+
+
+@pytest.mark.parametrize("mixing_model", ["linear", "variable"])
+def test_abundances_of_varying_endmembers_are_read_with_the_errors_of_variation_and_blocks_left_alone(
+    mixing_model, monkeypatch
+):
+    chains, blocks = [], []
+    gathered, smooth = Chain._gather, chain_module.smooth_error
+
+    def gather(chain):
+        gathered(chain)
+        chains.append(chain)
+
+    monkeypatch.setattr(Chain, "_gather", gather)
+    monkeypatch.setattr(chain_module, "smooth_error", lambda *a: blocks.append(1) or smooth(*a))
+    cube, wavelengths, endmembers = tiny_scene()
+    tiny_pipeline()(cube, wavelengths, fixed_endmembers=endmembers, mixing_model=mixing_model, brightness="free")
+    chain = chains[-1]
+    part = linear_part(chain.observed, chain.endmembers, chain.cube.noise_std, mixing_model, chain.cube.valid)
+    if mixing_model == "linear":
+        assert blocks and part.reading is None
+        return
+    assert not blocks
+    expected = part.reading.weights @ chain.endmembers.double().T
+    torch.testing.assert_close(chain.evidence.gram, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
