@@ -202,16 +202,17 @@ def gather_evidence(
         gram, rhs = anchor_brightness(gram, rhs, brightness, precision)
         return gram, rhs, solve_nonnegative(gram, rhs)
 
-    first = solve(noise_std)[2]
-    residual = pixels - first.to(pixels.dtype) @ endmembers
+    first = solve(noise_std)
+    residual = pixels - first[2].to(pixels.dtype) @ endmembers
     freedom = num_bands / max(num_bands - num_endmembers, 1)
     excess = (residual.square().mean(0) * freedom - noise_std.square()).clamp_min(0).mean()
     effective = (noise_std.square() + _MODEL_ERROR_WEIGHT * excess).sqrt()
 
-    gram, rhs, scaled = solve(effective)
     if reading is None:
+        gram, rhs, scaled = solve(effective)
         weights, errors = endmembers.double() * effective.double().square().reciprocal(), noise_std
-    else:
+    else:  # whose weights are what they are
+        gram, rhs, scaled = first
         weights, errors = reading.weights, None
     noise_confidence, confidence, leakage = _confidence(endmembers, scaled, weights, errors, endmember_std)
     abundances, total = split_brightness(scaled)

@@ -29,7 +29,7 @@ _STEADY, _CHANGE = 0.06, 0.015
 _GAIN, _EXPLAINED = 0.005, 0.01
 _ACCIDENT = 10.0  # standard deviations of what it takes by accident: for each band, and the root of the pixels
 # With endmembers extracted for either model, what takes more than one standard deviation for each pair, and one more,
-# is no accident; what has fitted noise is taken off first. Of 80 simulated linear scenes with noise of 10 to 40 dB one
+# is no accident; what has fitted noise is taken off first. Of 80 runs on simulated linear scenes, 10 to 40 dB, one
 # reached that, where extraction had failed. Of more endmembers some are mostly far off, and what that leaves looks
 # like scattering.
 _NEARLY_EXPLAINED = 0.05
