@@ -20,6 +20,7 @@ from .noise import estimate_noise, noise_share
 from .nonlinear import (
     MIXING_MODELS,
     LinearPart,
+    brightness_of_linear_part,
     choose_mixing_model,
     interactions_possible,
     interactions_remain,
@@ -43,6 +44,7 @@ __all__ = [
     "brightness_fit",
     "brightness_level",
     "brightness_model",
+    "brightness_of_linear_part",
     "choose_mixing_model",
     "endmember_step",
     "estimate_noise",

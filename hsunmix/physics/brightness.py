@@ -100,11 +100,11 @@ def brightness_level(
         `(level, variation, doubt)`, the last with the variation that noise may hide; 1, 0 and infinity where hardly
         more pixels than endmembers, or no light, leave nothing to say.
     """
-    return _level(*_coefficients(pixels, endmembers, noise_std))
+    return level_of_coefficients(*_coefficients(pixels, endmembers, noise_std))
 
 
-def _level(b: torch.Tensor, covariance: torch.Tensor) -> tuple[float, float, float]:
-    """`brightness_level` from the coefficients."""
+def level_of_coefficients(b: torch.Tensor, covariance: torch.Tensor) -> tuple[float, float, float]:
+    """`brightness_level` from coefficients (N, R) without bounds, and their errors' covariance (R, R)."""
     total, variance = b.sum(1), covariance.sum()
     mean = total.mean()
     if b.shape[0] <= 2 * b.shape[1] or mean <= 0:
@@ -122,6 +122,7 @@ def brightness_model(
     noise_std: torch.Tensor,
     mode: str = "auto",
     exact: bool = False,
+    coefficients: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> BrightnessModel:
     """Choose the brightness prior of a scene.
 
@@ -134,6 +135,7 @@ def brightness_model(
             level is that of `brightness_level`: of exact endmembers always, of others where it differs from 1 by more
             than their errors explain (a library in another scale than the cube, say).
         exact: the endmembers have no error, so that their scale says how bright the scene is.
+        coefficients: (N, R) without bounds, and their errors' covariance (R, R); by least squares when `None`.
 
     Returns:
         The `BrightnessModel`. A fixed brightness is held as tightly as it seems to vary, but no tighter than .2 %,
@@ -145,11 +147,12 @@ def brightness_model(
     """
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
-    coefficients = _coefficients(pixels, endmembers, noise_std)
+    if coefficients is None:
+        coefficients = _coefficients(pixels, endmembers, noise_std)
     level, variation = 1.0, _fit(*coefficients)[1]
     if mode == "free":
         return BrightnessModel("free", variation, 0.0)
-    common, left, doubt = _level(*coefficients)
+    common, left, doubt = level_of_coefficients(*coefficients)
     if mode == "auto":
         if exact:
             level, variation = common, left

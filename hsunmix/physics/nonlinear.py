@@ -12,8 +12,15 @@ from typing import NamedTuple
 
 import torch
 
-from .brightness import BRIGHTNESS_THRESHOLD, BrightnessModel, brightness_fit, brightness_level, brightness_model
-from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
+from .brightness import (
+    BRIGHTNESS_THRESHOLD,
+    BrightnessModel,
+    brightness_fit,
+    brightness_level,
+    brightness_model,
+    level_of_coefficients,
+)
+from .consistency import anchor_brightness, nnls, normal_equations, regularise, solve_nonnegative
 from .evidence import BANDS_PER_ERROR, Reading
 from .variability import constant_part
 
@@ -23,18 +30,19 @@ MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")
 _GAMMA_MEAN, _GAMMA_STD = 0.5, 12**-0.5  # of interactions that are uniform in [0, 1]
 _CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
 # Endmembers vary where that leaves less variation of the brightness, and their changes of shape are larger, than this.
-_STEADY, _CHANGE = 0.06, 0.015
+_STEADY, _CHANGE = 0.06, 0.02
 # Two materials have scattered light where that takes so much of the mean square residual, in units of the noise, and
 # leaves no more than so much. Where nothing is scattered it takes .003 at most from 16 scenes of exact spectra.
 _GAIN, _EXPLAINED = 0.005, 0.01
 _ACCIDENT = 10.0  # standard deviations of what it takes by accident: for each band, and the root of the pixels
 # With endmembers extracted for either model, what takes more than one standard deviation for each pair, and one more,
 # is no accident; what has fitted noise is taken off first. Of 80 runs on simulated linear scenes, 10 to 40 dB, one
-# reached that, where extraction had failed. Of more endmembers some are mostly far off, and what that leaves looks
-# like scattering.
+# reached that, where extraction had failed.
 _NEARLY_EXPLAINED = 0.05
 _PIXELS_COMPARED = 4096  # for that
-_MOST_EXTRACTED = 6
+# Endmembers: of more than the first, extracted ones don't hide all scattering, and to extract them again takes long;
+# of more than the second, too long.
+_FEW, _MOST_EXTRACTED = 6, 8
 _PROBE = 0.1  # noise added to see what is fitted of it, in units of the noise
 _MOST_INTERACTING = 10  # endmembers; for each pair of more, in each pixel, there is an unknown
 _ROUNDS = 4  # from nothing; the second already comes near
@@ -153,18 +161,23 @@ def choose_mixing_model(
     Returns:
         "linear", "variable" or "bilinear".
     """
-    if _varies(pixels, endmembers, noise_std, valid):
+    if _varies(pixels, endmembers, noise_std, valid, known):
         return "variable"
     if known and len(endmembers) <= _MOST_INTERACTING and _interacts(pixels, endmembers, noise_std):
         return "bilinear"
     return "linear"
 
 
-def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor) -> bool:
+def _varies(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor, known: bool
+) -> bool:
     if brightness_fit(pixels, endmembers, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
         return False
-    change, variation = _if_they_vary(pixels, endmembers, noise_std, valid)
-    return change > _CHANGE and variation < _STEADY
+    constant = constant_part(pixels, endmembers, noise_std, valid)
+    left = brightness_level(constant.pixels, endmembers, noise_std)[2]
+    if known:  # under noise the abundances show it better as they are read, but wrong spectra may hide there
+        left = min(left, level_of_coefficients(*_read(constant.reading, endmembers))[2])
+    return constant.change > _CHANGE and left < _STEADY
 
 
 def variation_left(
@@ -183,21 +196,47 @@ def variation_left(
     Returns:
         The standard deviation over the mean, noise removed.
     """
-    return _if_they_vary(pixels, endmembers, noise_std, valid)[1]
-
-
-def _if_they_vary(
-    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor
-) -> tuple[float, float]:
-    """Relative change of shape, and variation of the brightness that is left."""
     constant = constant_part(pixels, endmembers, noise_std, valid)
-    return constant.change, brightness_level(constant.pixels, endmembers, noise_std)[2]
+    return brightness_level(constant.pixels, endmembers, noise_std)[2]
+
+
+def _read(reading: Reading, endmembers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coefficients (N, R), and the covariance (R, R) of their errors."""
+    return reading.coefficients, torch.linalg.inv(regularise(reading.weights @ endmembers.double().T))
+
+
+def brightness_of_linear_part(
+    part: LinearPart, endmembers: torch.Tensor, noise_std: torch.Tensor, mode: str = "auto", exact: bool = False
+) -> BrightnessModel:
+    """`brightness_model` of what `linear_part` has left of the pixels.
+
+    Where endmembers vary, least squares may take what is left of that for a brightness that varies; whether it does,
+    the abundances say as they are read.
+
+    Args:
+        part: of N pixels.
+        endmembers: (R, B) with which it was computed.
+        noise_std: (B,) sensor noise.
+        mode: "free", "fixed" or "auto".
+        exact: the endmembers have no error.
+
+    Returns:
+        The `BrightnessModel`.
+
+    Raises:
+        ValueError: for any other mode.
+    """
+    model = brightness_model(part.pixels, endmembers, noise_std, mode, exact)
+    if part.reading is None or mode != "auto" or model.mode == "fixed":
+        return model
+    return brightness_model(part.pixels, endmembers, noise_std, mode, exact, _read(part.reading, endmembers))
 
 
 def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
     """Could light that two materials have scattered hide behind extracted endmembers?
 
-    Under constant brightness, with few endmembers, and if with interactions counted hardly anything but noise is left.
+    Under constant brightness, with not too many endmembers, and if with interactions counted hardly anything but noise
+    is left; of more than a few endmembers, less than without.
 
     Args:
         pixels: (N, B) spectra.
@@ -209,7 +248,10 @@ def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_
     """
     if len(endmembers) > _MOST_EXTRACTED or brightness_model(pixels, endmembers, noise_std).mode == "free":
         return False
-    return _unexplained(pixels, endmembers, noise_std, "bilinear") < _NEARLY_EXPLAINED
+    bilinear = _unexplained(pixels, endmembers, noise_std, "bilinear")
+    if len(endmembers) > _FEW and bilinear > _unexplained(pixels, endmembers, noise_std, "linear"):
+        return False
+    return bilinear < _NEARLY_EXPLAINED
 
 
 def interactions_remain(

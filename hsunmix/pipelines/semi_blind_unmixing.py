@@ -19,7 +19,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from ..hub import HubPipeline
 from ..models import HybridSTU, ResUNet1D, ResUNet2D
-from ..physics import MIXING_MODELS, brightness_model, linear_part
+from ..physics import MIXING_MODELS, brightness_of_linear_part, linear_part
 from .chain import Chain, scene_chains
 from .ensemble import summarise
 from .output import SemiBlindUnmixingOutput
@@ -237,8 +237,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             numbers.append(starts.number_probabilities)
             exact = not bool(starts.movable.any())
             spectra = starts.endmembers[0]  # [R, K]
-            linear = linear_part(one.pixels, spectra, one.noise_std, starts.mixing_model, one.valid).pixels
-            model = brightness_model(linear, spectra, one.noise_std, brightness, exact)
+            linear = linear_part(one.pixels, spectra, one.noise_std, starts.mixing_model, one.valid)
+            model = brightness_of_linear_part(linear, spectra, one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             facts = (starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
             chains += [

@@ -151,6 +151,14 @@ def test_scattering_is_not_looked_for_where_it_could_not_be_told():
     assert not interactions_possible(uneven, endmembers, noise)
     bent = endmembers * (1 + 0.05 * torch.sin(torch.linspace(0, 9, 60) + torch.arange(4.0)[:, None]))
     assert not interactions_possible(pixels, bent, noise)
-    for rank in (6, 7):
-        pixels, _, endmembers, _ = scene("bilinear", num_pixels=2000, rank=rank)
-        assert interactions_possible(pixels, endmembers, noise) == (rank == 6)
+    pixels, _, endmembers, _ = scene("bilinear", num_pixels=200, rank=9)
+    assert not interactions_possible(pixels, endmembers, noise)
+
+
+@pytest.mark.parametrize("rank", [4, 8])
+def test_of_many_endmembers_only_those_are_extracted_again_that_scattering_helps(rank):
+    pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000, rank=rank)
+    noise, steady = torch.full((60,), NOISE), noisy(linear)
+    assert interactions_possible(pixels, endmembers, noise)
+    assert interactions_remain(pixels, refitted(pixels, endmembers), endmembers, noise)
+    assert interactions_possible(steady, refitted(steady, endmembers), noise) == (rank == 4)

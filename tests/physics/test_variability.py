@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from hsunmix.physics import (
+    brightness_model,
+    brightness_of_linear_part,
     choose_mixing_model,
     gather_evidence,
     linear_part,
@@ -17,11 +19,11 @@ from hsunmix.simulation import benchmark_scene, parametric_spectra
 ALL = torch.ones(64, 64, dtype=torch.bool)
 
 
-def scene(mixing, snr_db=30.0, seed=0):
+def scene(mixing, snr_db=30.0, seed=0, rank=4):
     """Pixels (N, B), endmembers, abundances (N, R), noise level (B,) of 64 x 64 pixels."""
     g = torch.Generator().manual_seed(seed)
     wavelengths = torch.linspace(400, 2400, 120)
-    one = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, mixing, snr_db, num_endmembers=4)
+    one = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, mixing, snr_db, num_endmembers=rank)
     pixels, abundances = one.cube.flatten(0, 1), one.abundances.flatten(0, 1)
     return pixels, one.endmembers, abundances, one.noise_std.clamp_min(1e-4)
 
@@ -118,6 +120,20 @@ def test_brightness_is_held_loosely_only_where_scales_were_fitted_to_it():
         freedom = (loose.brightness - 1).std() / (tight.brightness - 1).std().clamp_min(1e-9)
         assert freedom > 10 if mixing == "variable" else freedom >= 1
     assert widths["variable"] > 0.03 > 0.005 > widths["linear"]
+
+
+@pytest.mark.parametrize(("rank", "seed"), [(2, 10), (2, 23), (3, 23)])
+def test_what_variation_leaves_is_no_brightness_that_varies(rank, seed):
+    """Under noise least squares sees it so; as the abundances are read, it is constant, but under uneven light."""
+    pixels, endmembers, _, noise = scene("variable", 20.0, seed, rank)
+    assert brightness_model(solve(pixels, endmembers, noise).pixels, endmembers, noise, exact=True).mode == "free"
+    light = torch.exp(0.2 * torch.randn(len(pixels), 1, generator=torch.Generator().manual_seed(1)))
+    for cube, model, mode in ((pixels, "variable", "fixed"), (light * pixels, "linear", "free")):
+        assert choose_mixing_model(cube, endmembers, noise, ALL, known=True) == model
+        part = solve(cube, endmembers, noise)
+        assert brightness_of_linear_part(part, endmembers, noise, exact=True).mode == mode
+    part = solve(pixels, endmembers, noise)
+    assert brightness_of_linear_part(part, endmembers, noise, "free", exact=True).mode == "free", "the user's word"
 
 
 def test_evidence_is_the_same_if_the_errors_that_a_reading_tells_of_are_those_of_the_noise():

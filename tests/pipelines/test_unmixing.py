@@ -706,6 +706,24 @@ def test_endmembers_that_vary_are_no_cloud_about_archetypes(pipe, monkeypatch):
     assert angles[0] < 0.03 and angles[1] > 0.05
 
 
+@pytest.mark.parametrize("mixing", ["variable", "linear"])
+def test_archetypes_may_hide_that_endmembers_vary(pipe, mixing):
+    """Others are tried where light is not even, and taken if they explain it."""
+    g, wavelengths = torch.Generator().manual_seed(3), torch.linspace(420, 2400, 100)
+    scene = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, mixing, 30.0, num_endmembers=3)
+    rough = torch.exp(0.1 * torch.randn(*scene.cube.shape[:2], 1, generator=g))
+    cube = pipe.processor.preprocess(scene.cube * rough if mixing == "linear" else scene.cube, wavelengths)[0]
+    inside = torch.lerp(scene.endmembers, scene.endmembers.mean(0), 0.5)
+    before = g.get_state()
+    found = starts._simplex_of_varying(cube, inside, None, g)
+    if mixing == "linear":
+        assert found is None
+        assert torch.equal(g.get_state(), before), "an attempt in vain changes nothing else"
+    else:
+        off, left = (spectral_angle(one, scene.endmembers).mean() for one in (inside, found))
+        assert left < 0.3 * off
+
+
 @pytest.mark.parametrize("known", ["nothing", "exact", "approximate", "library"])
 def test_the_mixing_model_is_found(pipe, known):
     for mixing in ("variable", "bilinear", "linear"):
