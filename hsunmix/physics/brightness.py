@@ -104,7 +104,15 @@ def brightness_level(
 
 
 def level_of_coefficients(b: torch.Tensor, covariance: torch.Tensor) -> tuple[float, float, float]:
-    """`brightness_level` from coefficients (N, R) without bounds, and their errors' covariance (R, R)."""
+    """`brightness_level` from the coefficients.
+
+    Args:
+        b: (N, R) coefficients without bounds.
+        covariance: (R, R) of their errors.
+
+    Returns:
+        As there.
+    """
     total, variance = b.sum(1), covariance.sum()
     mean = total.mean()
     if b.shape[0] <= 2 * b.shape[1] or mean <= 0:

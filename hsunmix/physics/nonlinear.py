@@ -142,6 +142,7 @@ def choose_mixing_model(
     noise_std: torch.Tensor,
     valid: torch.Tensor,
     known: bool = False,
+    exact: bool = False,
 ) -> str:
     """The model that a scene calls for; linear unless another one explains all that a linear mixture leaves.
 
@@ -157,11 +158,13 @@ def choose_mixing_model(
         noise_std: (B,) sensor noise.
         valid: (H, W) bool, N of them true: where the pixels lie.
         known: the endmembers are not extracted, but exact or of a library.
+        exact: they are exact. Under noise the abundances then show that they vary better as they are read; what is
+            wrong with others would be taken for their variation.
 
     Returns:
         "linear", "variable" or "bilinear".
     """
-    if _varies(pixels, endmembers, noise_std, valid, known):
+    if _varies(pixels, endmembers, noise_std, valid, exact):
         return "variable"
     if known and len(endmembers) <= _MOST_INTERACTING and _interacts(pixels, endmembers, noise_std):
         return "bilinear"
@@ -169,13 +172,13 @@ def choose_mixing_model(
 
 
 def _varies(
-    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor, known: bool
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor, exact: bool
 ) -> bool:
     if brightness_fit(pixels, endmembers, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
         return False
     constant = constant_part(pixels, endmembers, noise_std, valid)
     left = brightness_level(constant.pixels, endmembers, noise_std)[2]
-    if known:  # under noise the abundances show it better as they are read, but wrong spectra may hide there
+    if exact:
         left = min(left, level_of_coefficients(*_read(constant.reading, endmembers))[2])
     return constant.change > _CHANGE and left < _STEADY
 
@@ -194,7 +197,8 @@ def variation_left(
         valid: (H, W) bool, N of them true: where the pixels lie.
 
     Returns:
-        The standard deviation over the mean, noise removed.
+        The standard deviation over the mean, with what noise may hide of it; infinity for hardly more pixels than
+        endmembers.
     """
     constant = constant_part(pixels, endmembers, noise_std, valid)
     return brightness_level(constant.pixels, endmembers, noise_std)[2]
@@ -229,7 +233,9 @@ def brightness_of_linear_part(
     model = brightness_model(part.pixels, endmembers, noise_std, mode, exact)
     if part.reading is None or mode != "auto" or model.mode == "fixed":
         return model
-    return brightness_model(part.pixels, endmembers, noise_std, mode, exact, _read(part.reading, endmembers))
+    return brightness_model(
+        part.pixels, endmembers, noise_std, mode, exact, coefficients=_read(part.reading, endmembers)
+    )
 
 
 def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
@@ -249,9 +255,9 @@ def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_
     if len(endmembers) > _MOST_EXTRACTED or brightness_model(pixels, endmembers, noise_std).mode == "free":
         return False
     bilinear = _unexplained(pixels, endmembers, noise_std, "bilinear")
-    if len(endmembers) > _FEW and bilinear > _unexplained(pixels, endmembers, noise_std, "linear"):
+    if bilinear >= _NEARLY_EXPLAINED:
         return False
-    return bilinear < _NEARLY_EXPLAINED
+    return len(endmembers) <= _FEW or bilinear <= _unexplained(pixels, endmembers, noise_std, "linear")
 
 
 def interactions_remain(
@@ -296,7 +302,8 @@ def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torc
     plain = fitted(some)
     moved = (fitted(some + _PROBE * noise_std * probe) - plain) / (_PROBE * noise_std)
     left = (some - plain) / noise_std
-    return float(left.square().mean() - 1 + 2 * (moved * probe).mean() - moved.square().mean())
+    unexplained = left.square().mean() - 1 + 2 * (moved * probe).mean() - moved.square().mean()
+    return max(float(unexplained), -1.0)  # of endmembers that depend on each other it says nothing
 
 
 def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:

@@ -151,7 +151,7 @@ def start_endmembers(
         extracted = not correct_endmembers and not all_fixed
         uncorrected = "of this scene" if extracted else "not corrected: too few different pixels"
         logger.info("endmembers: %d, given, %s", count, "exact" if all_fixed else uncorrected)
-        mixing_model = _decided(mixing_model, cube, given, known=all_fixed)
+        mixing_model = _decided(mixing_model, cube, given, known=all_fixed, exact=all_fixed)
         starts = given.expand(ensemble_size, -1, -1)
     elif library is not None:
         spectra = processor.spectra(library, cube, "library")
@@ -214,11 +214,13 @@ def start_endmembers(
     return Starts(starts, movable, extracted, mixing_model, alternatives, error, probabilities)
 
 
-def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, known: bool = False) -> str:
+def _decided(
+    mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, known: bool = False, exact: bool = False
+) -> str:
     """The mixing model of a scene with these endmembers (R, K), where the user has left it open."""
     if mixing_model != "auto":
         return mixing_model
-    return choose_mixing_model(*_seen(cube, endmembers), known)
+    return choose_mixing_model(*_seen(cube, endmembers), known, exact)
 
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:
@@ -291,9 +293,10 @@ def _simplex_of_varying(
     cube: PreparedCube, archetypes: torch.Tensor, given: torch.Tensor | None, generator: torch.Generator | None
 ) -> torch.Tensor | None:
     """Endmembers (R, K) that show that they vary where archetypes, inside of them, don't; `None` where none do."""
-    pixels, noise_std = cube.pixels, cube.noise_std
-    left = variation_left(pixels, archetypes, noise_std, cube.valid)
-    if left > _MOST_LEFT or brightness_fit(pixels, archetypes, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
+    if brightness_fit(cube.pixels, archetypes, cube.noise_std)[1] <= BRIGHTNESS_THRESHOLD:
+        return None
+    left = variation_left(*_seen(cube, archetypes))
+    if left > _MOST_LEFT:
         return None
     before = _state(generator)
     simplex = _without_archetypes(cube, archetypes, given, generator)
@@ -329,7 +332,7 @@ def _simplex_instead(
 def _without_archetypes(
     cube: PreparedCube, endmembers: torch.Tensor, given: torch.Tensor | None, generator: torch.Generator | None
 ) -> torch.Tensor:
-    """What the other methods find instead of endmembers (R, K), in their order and the natural scale."""
+    """What the other methods find instead of endmembers (R, K), in the natural scale; in order where none is given."""
     other = _extract(cube, len(endmembers), given, 1, generator, archetypes=False)
     spectra = _natural_scale(cube, other.endmembers[0], given)
     return spectra if given is not None else spectra[match_endmembers(endmembers, spectra)]

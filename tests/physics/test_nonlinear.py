@@ -13,16 +13,17 @@ from hsunmix.physics import (
     mix_bilinear,
     mix_linear,
     mix_postnonlinear,
+    nonlinear,
 )
 
 NOISE = 1e-3
 
 
-def scene(mixing, num_pixels=600, rank=4, bands=60, seed=0):
+def scene(mixing, num_pixels=600, rank=4, bands=60, seed=0, knots=7):
     """Noisy pixels, their linear part, endmembers, abundances."""
     g = torch.Generator().manual_seed(seed)
-    knots = torch.rand(rank, 1, 7, generator=g)
-    endmembers = torch.nn.functional.interpolate(knots, size=bands, mode="linear")[:, 0] * 0.7 + 0.1
+    heights = torch.rand(rank, 1, knots, generator=g)
+    endmembers = torch.nn.functional.interpolate(heights, size=bands, mode="linear")[:, 0] * 0.7 + 0.1
     abundances = torch.rand(num_pixels, rank, generator=g).log().neg()
     abundances = abundances / abundances.sum(1, keepdim=True)
     linear = mix_linear(abundances, endmembers)
@@ -151,14 +152,28 @@ def test_scattering_is_not_looked_for_where_it_could_not_be_told():
     assert not interactions_possible(uneven, endmembers, noise)
     bent = endmembers * (1 + 0.05 * torch.sin(torch.linspace(0, 9, 60) + torch.arange(4.0)[:, None]))
     assert not interactions_possible(pixels, bent, noise)
-    pixels, _, endmembers, _ = scene("bilinear", num_pixels=200, rank=9)
+
+
+def test_scattering_is_not_looked_for_with_too_many_endmembers(monkeypatch):
+    pixels, _, endmembers, _ = scene("bilinear", num_pixels=1000, rank=9, knots=12)
+    noise = torch.full((60,), 2 * NOISE)
     assert not interactions_possible(pixels, endmembers, noise)
+    monkeypatch.setattr(nonlinear, "_MOST_EXTRACTED", 9)
+    assert interactions_possible(pixels, endmembers, noise), "it could have been told"
+
+
+def test_spectra_that_depend_on_each_other_show_no_scattering():
+    pixels, _, endmembers, _ = scene("bilinear", rank=9)  # of 7 dimensions
+    own = refitted(pixels, endmembers)
+    assert not interactions_remain(pixels, own, endmembers, torch.full((60,), NOISE))
 
 
 @pytest.mark.parametrize("rank", [4, 8])
 def test_of_many_endmembers_only_those_are_extracted_again_that_scattering_helps(rank):
-    pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000, rank=rank)
-    noise, steady = torch.full((60,), NOISE), noisy(linear)
+    pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000, rank=rank, knots=10)
+    errors = 15 * NOISE * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(5))
+    pixels, steady, noise = pixels + errors, noisy(linear) + errors, torch.full((60,), 226**0.5 * NOISE)
     assert interactions_possible(pixels, endmembers, noise)
-    assert interactions_remain(pixels, refitted(pixels, endmembers), endmembers, noise)
+    if rank == 8:
+        assert interactions_remain(pixels, refitted(pixels, endmembers), endmembers, noise)
     assert interactions_possible(steady, refitted(steady, endmembers), noise) == (rank == 4)

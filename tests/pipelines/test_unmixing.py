@@ -2,7 +2,9 @@
 
 import itertools
 import logging
+import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +15,16 @@ import hsunmix
 from hsunmix import SemiBlindUnmixingPipeline
 from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.endmembers import extract_endmembers
-from hsunmix.evaluation import evaluate, match_endmembers, perturb_endmembers
-from hsunmix.evaluation.benchmark import closed_form
+from hsunmix.evaluation import add_noise, evaluate, match_endmembers, perturb_endmembers
+from hsunmix.evaluation.benchmark import closed_form, simulated_reference_scene
 from hsunmix.physics import MIXING_MODELS, Alternatives, brightness_model, spectral_angle, unit_rows
 from hsunmix.pipelines import starts
 from hsunmix.pipelines.chain import Chain, network_share
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
 
 from .tiny import tiny_inputs, tiny_pipeline
+
+SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -722,6 +726,20 @@ def test_archetypes_may_hide_that_endmembers_vary(pipe, mixing):
     else:
         off, left = (spectral_angle(one, scene.endmembers).mean() for one in (inside, found))
         assert left < 0.3 * off
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared data not there")
+def test_a_scene_is_variable_though_archetypes_rank_first_and_hide_it(pipe, monkeypatch):
+    scene = simulated_reference_scene(SHARED / "libraries/dc_dictionary240.hdr", 700, "variable", 3, 0.8)
+    cube, errors = add_noise(scene.cube, 20.0, 0), {}
+    for allowed in (starts._MOST_LEFT, 0.0):
+        monkeypatch.setattr(starts, "_MOST_LEFT", allowed)
+        g = torch.Generator().manual_seed(0)
+        out = pipe(cube, num_endmembers=3, wavelengths=scene.wavelengths, num_inference_steps=0, generator=g)
+        truth = {"cube": scene.cube, "endmembers": scene.endmembers, "abundances": scene.abundances}
+        found = evaluate(out.endmembers[0], out.abundances[0], truth)
+        errors[out.mixing_model[0]] = found["abundance_rmse"]
+    assert errors["variable"] < 0.6 * errors["linear"]
 
 
 @pytest.mark.parametrize("known", ["nothing", "exact", "approximate", "library"])
