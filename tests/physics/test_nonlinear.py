@@ -170,9 +170,9 @@ def test_spectra_that_depend_on_each_other_show_no_scattering():
 
 @pytest.mark.parametrize("rank", [4, 8])
 def test_of_many_endmembers_only_those_are_extracted_again_that_scattering_helps(rank):
-    pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000, rank=rank, knots=10)
+    pixels, linear, endmembers, _ = scene("bilinear", num_pixels=2000, rank=rank, bands=240, knots=10)
     errors = 15 * NOISE * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(5))
-    pixels, steady, noise = pixels + errors, noisy(linear) + errors, torch.full((60,), 226**0.5 * NOISE)
+    pixels, steady, noise = pixels + errors, noisy(linear) + errors, torch.full((240,), 226**0.5 * NOISE)
     assert interactions_possible(pixels, endmembers, noise)
     if rank == 8:
         assert interactions_remain(pixels, refitted(pixels, endmembers), endmembers, noise)
