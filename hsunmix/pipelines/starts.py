@@ -173,7 +173,7 @@ def start_endmembers(
         found = _extract(cube, count, given, ensemble_size, generator)
         first = found.endmembers[0] if mixing_model == "linear" else _natural_scale(cube, found.endmembers[0], given)
         decided = _decided(mixing_model, cube, first)
-        cloud, before = found.method == "archetypes", _state(generator)
+        cloud = found.method == "archetypes"
         if mixing_model == "auto" and decided == "linear" and cloud:
             simplex = _simplex_of_varying(cube, first, given, generator)
             if simplex is not None:
@@ -184,6 +184,7 @@ def start_endmembers(
             if decided == "variable" and cloud:
                 found = _simplex_instead(cube, found, given, ensemble_size, generator)
         elif mixing_model == "auto" and interactions_possible(cube.pixels, first, cube.noise_std):
+            before = _state(generator)
             own = _extract_linear_part(cube, first, "bilinear", given, 1, generator, rounds=1)
             second = _natural_scale(cube, own.endmembers[0], given)
             if interactions_remain(cube.pixels, first, second, cube.noise_std):

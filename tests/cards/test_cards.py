@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -28,9 +27,10 @@ from hsunmix.hub import NETWORKS, weights_sha256
 from tests.hub.loopback import metadata_errors
 from tests.pipelines.tiny import tiny_pipeline
 
+from ..shared_data import SHARED, needs_data
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = Path(bundled_checkpoint("base"))
-SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", ROOT / ".." / "shared" / "data"))
 RESULTS = ROOT / "model_cards" / "results"
 PEERS = ROOT / "model_cards" / "peers" / "measured.json"
 
@@ -152,7 +152,7 @@ def test_facts_of_the_weights(card):
         assert f"| {sum(p.numel() for p in network.parameters()):,} |" in row and digests[name] in row
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="shared data not there")
+@needs_data
 def test_checksums_of_the_training_data():
     for file in json.loads((ROOT / "model_cards" / "base.json").read_text())["data"]:
         (path,) = SHARED.glob(f"*/{file['file']}")

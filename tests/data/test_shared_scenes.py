@@ -1,13 +1,9 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from hsunmix.data import open_cube, read_cube, read_library
 
-SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
-needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="shared data not there")
+from ..shared_data import SHARED, needs_data
 
 
 @needs_data

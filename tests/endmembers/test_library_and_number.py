@@ -1,8 +1,5 @@
 """Selection from a library, and the number of endmembers."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -19,9 +16,9 @@ from hsunmix.endmembers import (
 from hsunmix.evaluation.metrics import perturb_endmembers
 from hsunmix.simulation import benchmark_scene
 
+from ..shared_data import SHARED
 from .test_extraction import make_cube, make_spectra, seeded, worst_angle
 
-SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 needs_data = pytest.mark.skipif(not (SHARED / "scenes").is_dir(), reason="shared data are not here")
 
 

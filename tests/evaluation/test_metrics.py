@@ -1,6 +1,4 @@
 import importlib.util
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +18,8 @@ from hsunmix.evaluation import (
     spectral_angles,
 )
 
-SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+from ..shared_data import SHARED
+
 REFERENCE = SHARED.parent / "benchmark" / "evaluate.py"
 
 

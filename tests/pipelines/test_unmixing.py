@@ -2,9 +2,7 @@
 
 import itertools
 import logging
-import os
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,9 +20,8 @@ from hsunmix.pipelines import starts
 from hsunmix.pipelines.chain import Chain, network_share
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
 
+from ..shared_data import SHARED, needs_data
 from .tiny import tiny_inputs, tiny_pipeline
-
-SHARED = Path(os.environ.get("HSUNMIX_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -728,7 +725,7 @@ def test_archetypes_may_hide_that_endmembers_vary(pipe, mixing):
         assert left < 0.3 * off
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="shared data not there")
+@needs_data
 def test_a_scene_is_variable_though_archetypes_rank_first_and_hide_it(pipe, monkeypatch):
     scene = simulated_reference_scene(SHARED / "libraries/dc_dictionary240.hdr", 700, "variable", 3, 0.8)
     cube, errors = add_noise(scene.cube, 20.0, 0), {}
