@@ -1,9 +1,10 @@
-"""Train the networks that rank candidate endmember sets, and that weigh them and approximate spectra.
+"""Train the networks that rank candidate endmember sets, and that weigh them, alone and beside approximate spectra.
 
 `python training/train_candidate_networks.py --library usgs.hdr --scenes 600 --output_dir runs/candidates`; about five
 seconds a scene on one core, then some minutes. What was simulated is kept in `pools`, and a run that was interrupted
-goes on. `--scorer` keeps a network that ranks, and trains only the other. Writes `scorer.safetensors` and
-`blender.safetensors`, and prints what they reach on one scene in five, left out of a training before the last.
+goes on. `--scorer` keeps a network that ranks, and trains only the others. Writes `scorer.safetensors`,
+`blender.safetensors` and `corrector.safetensors`, and prints what they reach on one scene in five, left out of a
+training before the last.
 """
 
 import argparse
@@ -28,7 +29,7 @@ if __name__ == "__main__":
     parser.add_argument("--scenes", type=int, default=600)
     parser.add_argument("--first_seed", type=int, default=200_000)
     parser.add_argument("--size", type=int, default=56, help="rows and columns of a scene")
-    parser.add_argument("--epochs", type=int, default=15, help="of the network that weighs")
+    parser.add_argument("--epochs", type=int, default=15, help="of the networks that weigh")
     parser.add_argument("--scorer", type=Path, help="safetensors file of the network that ranks")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
@@ -40,8 +41,12 @@ if __name__ == "__main__":
         print(f"angle of the set ranked first over the best, unseen scenes: {regret(fit_scorer(seen), unseen):.3f}")
         fit_scorer(pools).save(args.output_dir / "scorer.safetensors")
     scorer = SmallNetworks.load(args.scorer or args.output_dir / "scorer.safetensors")
-    blender = fit_blender(blending_tasks(seen, scorer), args.epochs)
-    for kind, (before, after) in blending_gain(blender, blending_tasks(unseen, scorer, seed=1)).items():
-        print(f"angle on unseen scenes, {kind}: {before:.4f} to {after:.4f} rad")
-    fit_blender(blending_tasks(pools, scorer), args.epochs).save(args.output_dir / "blender.safetensors")
+    tasks, unseen_tasks = blending_tasks(pools, scorer), blending_tasks(unseen, scorer, seed=1)
+    for name, correcting in (("blender", False), ("corrector", True)):
+        own = [[task for task in part if bool(task.given) == correcting] for part in (tasks, unseen_tasks)]
+        seen = [task for task in own[0] if task.scene % 5]
+        for kind, (before, after) in blending_gain(fit_blender(seen, args.epochs), own[1]).items():
+            angles, errors = (f"{one:.4f} to {other:.4f}" for one, other in zip(before, after, strict=True))
+            print(f"unseen scenes, {kind}: angle {angles} rad, abundance RMSE {errors}")
+        fit_blender(own[0], args.epochs).save(args.output_dir / f"{name}.safetensors")
     print(f"written to {args.output_dir}")

@@ -2,8 +2,10 @@
 
 No candidate is the best in all of its endmembers, and where many good ones differ, their mean is better than most of
 them (stacking: Wolpert, Neural Networks 1992). How far approximate spectra are from the subspace of the scene, and how
-far they are from what was extracted, tells which of the two to believe. A small network, trained on simulated scenes
-(`hsunmix.training.selection`), gives every proposal for every endmember a weight.
+far they are from what was extracted, tells which of the two to believe. Small networks, trained on simulated scenes
+(`hsunmix.training.selection`), give every proposal for every endmember a weight: one where smooth errors of
+approximate spectra are corrected (`hsunmix.endmembers.approximate`), one where these are only projected, or none is
+given.
 
 Where archetypes rank first, the pixels are a cloud about their simplex, and other archetypes are other local optima of
 the same fit: there the first one alone stands against the approximate spectra. (Means of several were 6 % better on
@@ -12,6 +14,7 @@ such simulated scenes, but up to twice as bad on Jasper Ridge.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +23,7 @@ from pathlib import Path
 import torch
 
 from ..physics import Alternatives, spectral_angle, unit_rows
+from .approximate import correct_smooth_errors
 from .candidates import METHODS, Candidate
 from .matching import match_endmembers
 from .networks import SmallNetworks
@@ -30,6 +34,10 @@ from .subspace import SignalSubspace
 _BEST, _NEAREST = 24, 8  # candidates that count: those of the best scores, and those nearest to approximate spectra
 _LEAST_ANGLE = 1e-3  # radians: nearer is the same
 _FAR, _FAR_WIDTH = 0.11, 0.03  # radians: approximate spectra are a few degrees off, candidates for them as much
+# Pixels whose error is less than this share of their norm say which of the spectra that they span have the features of
+# approximate ones. Of 149 simulated scenes the 81 below it gain 18 % in angle and 27 % in abundances, the others 0 and
+# 5 %; the real ones with references, whose errors are two to five times as large, lose.
+_CLEAR = 0.0067
 _TEMPERATURE = 0.5  # of the scores, for the consensus of the candidates
 NUM_PROPOSAL_FEATURES = 29 + NUM_FEATURES
 """Length of the description of a proposal."""
@@ -37,7 +45,7 @@ NUM_PROPOSAL_FEATURES = 29 + NUM_FEATURES
 
 @dataclass(frozen=True)
 class Proposals:
-    """I proposals for R endmembers: approximate spectra, the same on the signal subspace, then candidates.
+    """I proposals for R endmembers: approximate spectra, the same moved onto the signal subspace, then candidates.
 
     Attributes:
         spectra: (I, R, B) of unit norm, float64, the endmembers in one order.
@@ -92,7 +100,8 @@ def gather_proposals(
         The proposals, on the CPU.
     """
     spectra = torch.stack([unit_rows(subspace.lift(one.points).clamp_min(0)) for one in pool]).cpu()  # [C, R, B]
-    given, anchor, known = _references(subspace, spectra[ranking.order[0]], approximate)
+    given, anchor, confidence = _references(subspace, kind, spectra[ranking.order[0]], approximate)
+    known = confidence > 0
     spectra = torch.stack([one[match_endmembers(anchor, one)] for one in spectra])
     chosen = _choose(pool, ranking, _rms(spectral_angle(spectra, anchor)) if known.any() else None)
 
@@ -103,7 +112,7 @@ def gather_proposals(
     belief = torch.softmax(-origin[2:, -2] / _TEMPERATURE, 0)
     features = [
         torch.cat([origin, facts.expand(count, -1)], 1)[:, None].expand(-1, rank, -1),
-        _positions(proposed, spectra[ranking.order[0]], belief, known),
+        _positions(proposed, spectra[ranking.order[0]], belief, confidence),
         description[:, None].expand(-1, rank, -1),
     ]
     allowed = torch.ones(count, rank, dtype=torch.bool)
@@ -112,20 +121,25 @@ def gather_proposals(
 
 
 def _references(
-    subspace: SignalSubspace, top: torch.Tensor, approximate: torch.Tensor | None
+    subspace: SignalSubspace, kind: torch.Tensor, top: torch.Tensor, approximate: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Spectra (R, B) that the candidates are compared with: approximate ones, and what of them lies in the subspace.
+    """Spectra (R, B) that the candidates are compared with: approximate ones, and these moved onto the subspace.
 
-    Where there is none, the endmember of the candidate that ranks first stands for both; and which (R,) there are.
+    Where there is none, the endmember of the candidate that ranks first stands for both; and how well (R,) those on
+    the subspace are known: not at all 0, projected 1, corrected the logarithm of one over the error.
     """
-    known = torch.zeros(len(top), dtype=torch.bool)
+    confidence = torch.zeros(len(top), dtype=top.dtype)
     if approximate is None:
-        return top, top, known
-    known[: len(approximate)] = True
-    projected = unit_rows(subspace.lift(subspace.project(approximate.double())).clamp_min(0)).cpu()
-    taken = set(match_endmembers(projected, top).tolist())
+        return top, top, confidence
+    if is_clear(kind):
+        corrected = correct_smooth_errors(subspace, approximate, float(kind[0].exp()))
+        moved, confidence[: len(approximate)] = corrected.spectra.cpu(), (-_log(corrected.error)).clamp_min(0.01).cpu()
+    else:
+        moved = unit_rows(subspace.lift(subspace.project(approximate.double())).clamp_min(0)).cpu()
+        confidence[: len(approximate)] = 1
+    taken = set(match_endmembers(moved, top).tolist())
     others = top[[r for r in range(len(top)) if r not in taken]]
-    return torch.cat([unit_rows(approximate.double().cpu()), others]), torch.cat([projected, others]), known
+    return torch.cat([unit_rows(approximate.double().cpu()), others]), torch.cat([moved, others]), confidence
 
 
 def _choose(pool: Sequence[Candidate], ranking: Ranking, distance: torch.Tensor | None) -> list[int]:
@@ -148,20 +162,23 @@ def _origin(pool: Sequence[Candidate], ranking: Ranking, chosen: list[int]) -> t
     return origin, description
 
 
-def _positions(proposed: torch.Tensor, top: torch.Tensor, belief: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def _positions(
+    proposed: torch.Tensor, top: torch.Tensor, belief: torch.Tensor, confidence: torch.Tensor
+) -> torch.Tensor:
     """How proposals (I, R, B) lie to the references, to the best candidate and to the consensus: (I, R, 16).
 
     For one endmember and over all of them; then, alike for all proposals, how much there is to decide.
     """
     given, anchor = proposed[:2]
     count, rank = proposed.shape[:2]
+    known = confidence > 0
     consensus = unit_rows((belief[:, None, None] * proposed[2:]).sum(0))
     spread = (belief[:, None] * spectral_angle(proposed[2:], consensus).square()).sum(0).sqrt()
     angles = torch.stack([spectral_angle(proposed, one) for one in (given, anchor, top, consensus)], -1)  # [I, R, 4]
-    off, moved = spectral_angle(given, anchor), angles[1, :, 2]  # from the subspace, and within it
+    off, moved = spectral_angle(given, anchor), angles[1, :, 2]  # from the given ones, and from the best candidate
     apart = (spectral_angle(anchor[:, None], anchor[None]) + torch.pi * torch.eye(rank)).amin(1)
     whole = [_rms(angles[:, known, k]) for k in (0, 1)] + [_rms(angles[..., k]) for k in (2, 3)]
-    own = torch.stack([known.double(), _log(off), _log(spread), _log(apart), _log(moved)], -1)
+    own = torch.stack([confidence, _log(off), _log(spread), _log(apart), _log(moved)], -1)
     means = _log(torch.stack([_rms(one) for one in (off[known], spread, moved)]))
     return torch.cat(
         [
@@ -178,10 +195,28 @@ def proposal_weights(proposals: Proposals, blender: SmallNetworks) -> torch.Tens
     return torch.softmax(-blender(proposals.features).masked_fill(~proposals.allowed, torch.inf), 1)
 
 
-@lru_cache(maxsize=1)
-def bundled_blender() -> SmallNetworks:
-    """The weights that come with the package; in float64, so that last bits of the candidates stay last bits."""
-    return SmallNetworks.load(Path(__file__).with_name("blender.safetensors")).double()
+@lru_cache(maxsize=2)
+def bundled_blender(correcting: bool = False) -> SmallNetworks:
+    """The weights that come with the package; in float64, so that last bits of the candidates stay last bits.
+
+    Args:
+        correcting: those for approximate spectra whose smooth errors are corrected.
+    """
+    name = "corrector.safetensors" if correcting else "blender.safetensors"
+    return SmallNetworks.load(Path(__file__).with_name(name)).double()
+
+
+def is_clear(kind: torch.Tensor) -> bool:
+    """Do the pixels of a scene show the features of its spectra? Then smooth errors of approximate ones are corrected.
+
+    Args:
+        kind: (3,) `ScenePoints.kind` of the scene.
+    """
+    return float(kind[0]) < math.log(_CLEAR)
+
+
+def _blender(kind: torch.Tensor, approximate: torch.Tensor | None) -> SmallNetworks:
+    return bundled_blender(correcting=approximate is not None and is_clear(kind))
 
 
 @torch.no_grad()
@@ -205,8 +240,8 @@ def blend(
         The mean.
     """
     proposals = gather_proposals(scene.subspace, scene.kind, pool, ranking, approximate)
-    weights = proposal_weights(proposals, blender or bundled_blender()).mean(0).double()
-    weights = weights * _plausibility(proposals)
+    weights = proposal_weights(proposals, blender or _blender(scene.kind, approximate)).mean(0).double()
+    weights = weights * _plausibility(proposals, approximate is not None and is_clear(scene.kind))
     weights = weights / weights.sum(0)
     spectra = unit_rows((weights[..., None] * proposals.spectra).sum(0))
     spread = (weights * spectral_angle(proposals.spectra, spectra).square()).sum(0).sqrt()
@@ -220,19 +255,20 @@ def blend(
     return Blend(spectra.to(device), spread.to(device), best.to(device), method, alternatives)
 
 
-def _plausibility(proposals: Proposals) -> torch.Tensor:
-    """Factors (I, R) of the weights: candidates that are far from an approximate spectrum are not what it stands for.
+def _plausibility(proposals: Proposals, corrected: bool) -> torch.Tensor:
+    """Factors (I, R) of the weights: what is far from an approximate spectrum is not what that stands for.
 
     Where most endmembers of a candidate are far off it is no set of these materials, as in a scene that lacks one of
-    them; then none of its endmembers counts.
+    them; then none of its endmembers counts. Approximate spectra themselves always do, and projected ones; those whose
+    errors are corrected may end up anywhere where the scene holds hardly any of the material.
     """
     known = proposals.allowed[0]
     factors = torch.ones_like(proposals.spectra[..., 0])
     if known.any():
         angles = spectral_angle(proposals.spectra, proposals.spectra[0])[:, known]  # [I, k]
-        far = torch.maximum(angles, angles.quantile(0.5, dim=1, keepdim=True)) - _FAR
-        factors[:, known] = (-0.5 * (far.clamp_min(0) / _FAR_WIDTH).square()).exp()
-        factors[:2] = 1.0
+        far = torch.maximum(angles, angles.quantile(0.5, dim=1, keepdim=True))
+        far[0], far[1] = 0.0, angles[1] if corrected else 0.0
+        factors[:, known] = (-0.5 * ((far - _FAR).clamp_min(0) / _FAR_WIDTH).square()).exp()
     return factors
 
 

@@ -52,7 +52,8 @@ def extract_endmembers(
     """Find the spectra of the pure materials in a cube, knowing how many there are, and perhaps about what some are.
 
     Archetypal analysis, vertex components, successive projections and minimum volume all propose; evidence ranks the
-    candidates, and a small network weighs the best of them, and the approximate spectra, endmember by endmember.
+    candidates, and a small network weighs the best of them, and the approximate spectra, endmember by endmember. Of
+    these, smooth errors are corrected first, where the pixels are clear enough (`hsunmix.endmembers.approximate`).
 
     Args:
         cube: (H, W, B) reflectance, or (N, B) pixels without neighbours.

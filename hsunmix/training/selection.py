@@ -31,7 +31,11 @@ from ..simulation.draws import Draws
 from ..simulation.fields import random_curves
 from ..simulation.library import LibrarySpectra
 
-_LEAST_ANGLE = 0.01  # radians: below, relative gains count less
+_LEAST_ERROR = 0.01  # of angles (radians) and abundances: below, relative gains count less
+_LONGEST_STEP = 10.0  # of a gradient: a few scenes have endmembers that are nearly dependent
+_LEAST_SQUARE = 1e-10  # of errors: the root has no slope at 0, which scenes of pure pixels reach
+_RIDGE = 1e-5  # of spectra of unit norm, where errors make them depend on each other
+_PIXELS = 250  # of a scene, whose abundances are kept
 _SNR_DB = ((10.0, 45.0), (45.0, 90.0))
 
 
@@ -48,6 +52,7 @@ class SimulatedPool:
         noise_std: (B,) of the signal subspace.
         kind: (3,) `ScenePoints.kind`.
         endmembers: (R, B) the truth.
+        abundances: (P, R) of some of the pixels, the truth.
     """
 
     descriptions: torch.Tensor
@@ -58,6 +63,7 @@ class SimulatedPool:
     noise_std: torch.Tensor
     kind: torch.Tensor
     endmembers: torch.Tensor
+    abundances: torch.Tensor
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -89,9 +95,12 @@ class SimulatedPool:
         """Read what `save` has written.
 
         Raises:
-            ValueError: if the descriptions or the rule are of another kind than those of this version.
+            ValueError: if something is missing, or of another kind than in this version.
         """
         with np.load(path, allow_pickle=False) as archive:
+            missing = sorted({field.name for field in fields(cls)} - set(archive.files))
+            if missing:
+                raise ValueError(f"{path} lacks {', '.join(missing)}: remove it.")
             pool = cls(**{field.name: torch.from_numpy(archive[field.name]) for field in fields(cls)})
         if pool.descriptions.shape[1] != NUM_FEATURES:
             raise ValueError(
@@ -148,6 +157,7 @@ def _extract(scene: Scene, generator: torch.Generator) -> SimulatedPool:
         noise_std=points.subspace.noise_std,
         kind=points.kind,
         endmembers=scene.endmembers.double(),
+        abundances=scene.abundances.double().flatten(0, 1)[:: max(1, scene.abundances[..., 0].numel() // _PIXELS)],
     )
 
 
@@ -191,11 +201,21 @@ def regret(scorer: SmallNetworks, pools: Sequence[SimulatedPool]) -> float:
 
 @dataclass(frozen=True)
 class BlendingTask:
-    """Proposals and the true spectra (R, B) of unit norm, in their order; k of the R endmembers were given."""
+    """Proposals for R endmembers of which some were given, and the truth.
+
+    Attributes:
+        proposals: for the endmembers.
+        truth: (R, B) their spectra, of unit norm.
+        abundances: (P, R) of these in some pixels.
+        given: number of endmembers given.
+        scene: position of the pool that it is made of.
+    """
 
     proposals: Proposals
     truth: torch.Tensor
+    abundances: torch.Tensor
     given: int
+    scene: int
 
 
 def blending_tasks(pools: Sequence[SimulatedPool], scorer: SmallNetworks, seed: int = 0) -> list[BlendingTask]:
@@ -211,13 +231,17 @@ def blending_tasks(pools: Sequence[SimulatedPool], scorer: SmallNetworks, seed: 
     """
     generator = torch.Generator().manual_seed(seed)
     tasks = []
-    for pool in tqdm(pools, desc="proposals"):
+    for scene, pool in enumerate(tqdm(pools, desc="proposals")):
         rank = len(pool.endmembers)
         for given in (0, rank, rank, int(torch.randint(1, rank, (), generator=generator))):
-            truth = unit_rows(pool.endmembers[torch.randperm(rank, generator=generator)])
-            proposals = pool.proposals(scorer, misjudged(truth[:given], generator) if given else None)
-            rest = match_endmembers(proposals.spectra[1, given:], truth[given:])
-            tasks.append(BlendingTask(proposals, torch.cat([truth[:given], truth[given:][rest]]).float(), given))
+            order = torch.randperm(rank, generator=generator)
+            truth = unit_rows(pool.endmembers)
+            proposals = pool.proposals(scorer, misjudged(truth[order[:given]], generator) if given else None)
+            rest = match_endmembers(proposals.spectra[1, given:], truth[order[given:]])
+            order = torch.cat([order[:given], order[given:][rest]])
+            amounts = (pool.abundances * pool.endmembers.norm(dim=1))[:, order]
+            shares = amounts / amounts.sum(1, keepdim=True)
+            tasks.append(BlendingTask(proposals, truth[order].float(), shares.float(), given, scene))
     return tasks
 
 
@@ -243,7 +267,7 @@ def misjudged(endmembers: torch.Tensor, generator: torch.Generator) -> torch.Ten
 
 
 def fit_blender(tasks: Sequence[BlendingTask], epochs: int = 15, seed: int = 0, members: int = 4) -> SmallNetworks:
-    """Train the network that weighs proposals: the loss is the logarithm of the mean angle of the weighted mean.
+    """Train the network that weighs proposals: the loss is the logarithms of both errors of the weighted mean.
 
     Args:
         tasks: from `blending_tasks`.
@@ -262,42 +286,62 @@ def fit_blender(tasks: Sequence[BlendingTask], epochs: int = 15, seed: int = 0, 
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     for _ in tqdm(range(epochs), desc="blender"):
         for batch in torch.randperm(len(tasks)).split(16):
-            losses = [(blending_angles(blender, tasks[i]) + _LEAST_ANGLE).log().sum() for i in batch.tolist()]
+            losses = [(blending_errors(blender, tasks[i]) + _LEAST_ERROR).log().sum() for i in batch.tolist()]
             loss = torch.stack(losses).mean()
             optimizer.zero_grad()
             loss.backward()
+            for member in blender.members:
+                torch.nn.utils.clip_grad_norm_(member.parameters(), _LONGEST_STEP, error_if_nonfinite=True)
             optimizer.step()
             schedule.step()
     return blender.eval()
 
 
-def blending_angles(blender: SmallNetworks, task: BlendingTask) -> torch.Tensor:
-    """(M,) mean spectral angle to the truth of what each of the M members makes of the proposals, radians."""
-    weights = proposal_weights(task.proposals, blender)
-    mean = torch.einsum("mir,irb->mrb", weights, task.proposals.spectra.float())
-    return spectral_angle(mean, task.truth).mean(1)
+def blending_errors(blender: SmallNetworks, task: BlendingTask) -> torch.Tensor:
+    """(2, M) errors of what each of the M members makes of the proposals, as of `_errors`."""
+    return _errors(proposal_weights(task.proposals, blender), task)
+
+
+def _errors(weights: torch.Tensor, task: BlendingTask) -> torch.Tensor:
+    """Errors (2, M) of the means by M sets of weights (M, I, R): mean spectral angle, radians; abundance RMSE.
+
+    The latter is what the errors of the spectra do to noise-free pixels: an error towards another endmember is taken
+    for a share of that, one in any other direction is not seen. Abundances are counted per endmember of unit norm.
+    """
+    mean = unit_rows(torch.einsum("mir,irb->mrb", weights, task.proposals.spectra.float()))
+    exact = mean.double()
+    gram = exact @ exact.transpose(1, 2)
+    ridge = _RIDGE * torch.eye(gram.shape[1], dtype=gram.dtype)
+    fractions = torch.linalg.solve(gram + ridge, exact @ task.truth.double().T).transpose(1, 2)  # of the true spectra
+    fractions = fractions.float()  # [M, R, R]
+    found = (task.abundances @ fractions).clamp_min(0)
+    found = found / found.sum(2, keepdim=True).clamp_min(1e-6)
+    rmse = (found - task.abundances).square().mean((1, 2)).add(_LEAST_SQUARE).sqrt()
+    return torch.stack([spectral_angle(mean, task.truth).mean(1), rmse])
 
 
 @torch.no_grad()
-def blending_gain(blender: SmallNetworks, tasks: Sequence[BlendingTask]) -> dict[str, tuple[float, float]]:
-    """Angles (radians, geometric means) by kind of task: of what there was, and of the weighted mean.
+def blending_gain(blender: SmallNetworks, tasks: Sequence[BlendingTask]) -> dict[str, list[list[float]]]:
+    """Errors by kind of task (geometric means): of what there was, and of the weighted mean.
 
     Args:
         blender: the network.
         tasks: from `blending_tasks`.
 
     Returns:
-        By "blind", "some given" and "all given": the angle of the approximate spectra (of the candidate that ranks
-        first, where none is given), and the angle of what all members together make of the proposals.
+        By "blind", "some given" and "all given": the mean angle (radians) and the abundance RMSE of the approximate
+        spectra (of the candidate that ranks first, where none is given), and of what all members together make of the
+        proposals.
     """
     logs: dict[str, list[torch.Tensor]] = {}
     for task in tasks:
         kind = "blind" if task.given == 0 else "all given" if task.given == len(task.truth) else "some given"
         weights = proposal_weights(task.proposals, blender).mean(0)
-        mean = torch.einsum("ir,irb->rb", weights, task.proposals.spectra.float())
-        angles = [spectral_angle(one, task.truth).mean() for one in (task.proposals.spectra[0].float(), mean)]
-        logs.setdefault(kind, []).append(torch.stack(angles).clamp_min(1e-4).log())
-    return {kind: tuple(torch.stack(rows).mean(0).exp().tolist()) for kind, rows in logs.items()}
+        first = torch.zeros_like(weights)
+        first[0] = 1
+        errors = _errors(torch.stack([first, weights]), task)  # [2, 2]
+        logs.setdefault(kind, []).append(errors.clamp_min(1e-4).log())
+    return {kind: torch.stack(rows).mean(0).exp().T.tolist() for kind, rows in logs.items()}
 
 
 def _standardise(networks: SmallNetworks, features: torch.Tensor, least: float) -> None:

@@ -214,6 +214,7 @@ def test_measurements_name_no_folder(tmp_path):
     pipe.save_pretrained(tmp_path)
     assert content["weights"].items() > bundled_sha256().items() and set(bundled_sha256()) == {
         "blender",
+        "corrector",
         "number",
         "scorer",
     }

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from hsunmix.endmembers import extract_endmembers, match_endmembers
-from hsunmix.endmembers.blending import blend, bundled_blender, gather_proposals, proposal_weights
+from hsunmix.endmembers import blending, extract_endmembers, match_endmembers
+from hsunmix.endmembers.approximate import Corrected, correct_smooth_errors
+from hsunmix.endmembers.blending import blend, bundled_blender, gather_proposals, is_clear, proposal_weights
 from hsunmix.endmembers.candidates import METHODS, Candidate, propose
 from hsunmix.endmembers.scene import prepare_scene
 from hsunmix.endmembers.selection import rank_candidates
 from hsunmix.evaluation.metrics import perturb_endmembers
-from hsunmix.physics import spectral_angle
+from hsunmix.physics import spectral_angle, unit_rows
 
 from .test_extraction import make_cube, make_spectra, seeded
 
@@ -36,6 +37,36 @@ def test_weights_are_shares_of_what_is_there(mixed):
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights), 4, dtype=torch.float64))
     assert (weights[:, ~proposals.allowed] == 0).all() and (weights[:, :2, :2] > 0).all()
     assert torch.isfinite(proposals.features).all()
+
+
+def test_smooth_errors_are_corrected_where_pixels_are_clear(mixed):
+    scene, pool, ranking, spectra = mixed
+    given = turned(spectra, 5)[:3]
+    clear, vague = scene.kind.clone(), scene.kind.clone()
+    clear[0], vague[0] = np.log(0.001), np.log(0.02)
+    assert is_clear(clear) and not is_clear(vague)
+    corrected = correct_smooth_errors(scene.subspace, given, 0.001)
+    projected = unit_rows(scene.subspace.lift(scene.subspace.project(given)).clamp_min(0))
+    assert spectral_angle(corrected.spectra, projected).min() > 0.01
+    for kind, moved in ((clear, corrected.spectra), (vague, projected)):
+        proposals = gather_proposals(scene.subspace, kind, pool, ranking, given)
+        torch.testing.assert_close(proposals.spectra[1, :3], moved)
+        assert proposals.allowed[:2, :3].all() and not proposals.allowed[:2, 3:].any()
+
+
+def test_corrected_spectra_that_went_far_do_not_count(mixed, monkeypatch):
+    scene, pool, ranking, spectra = mixed
+    assert is_clear(scene.kind)
+    given = turned(spectra, 3)
+    elsewhere = unit_rows(torch.cat([spectra[1:2], given[1:]]))  # the first of them became the second
+    monkeypatch.setattr(
+        blending,
+        "correct_smooth_errors",
+        lambda *_: Corrected(elsewhere, torch.full((4,), 0.001, dtype=torch.float64)),
+    )
+    found = blend(scene, pool, ranking, given)
+    assert found.alternatives.weights[1, 0] < 1e-3 and found.alternatives.weights[1, 1:].min() > 0.01
+    assert spectral_angle(found.spectra[0], spectra[0]) < np.deg2rad(5)
 
 
 def test_approximate_spectra_move_toward_the_truth(mixed):

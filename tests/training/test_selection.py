@@ -3,10 +3,11 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from hsunmix.endmembers.blending import NUM_PROPOSAL_FEATURES, bundled_blender
+from hsunmix.endmembers.blending import NUM_PROPOSAL_FEATURES, Proposals, bundled_blender
 from hsunmix.endmembers.candidates import Candidate
 from hsunmix.endmembers.networks import SmallNetworks
 from hsunmix.endmembers.scene import prepare_scene
@@ -57,14 +58,30 @@ def test_training_lowers_the_regret(pools):
     assert 1.0 <= after < before
 
 
-def test_training_lowers_the_angle_of_the_weighted_mean(pools):
+def test_training_lowers_the_errors_of_the_weighted_mean(pools):
     tasks = selection.blending_tasks(pools, bundled_scorer())
     before, after = (
         selection.blending_gain(selection.fit_blender(tasks, epochs, members=1), tasks) for epochs in (0, 20)
     )
     assert set(before) == {"blind", "some given", "all given"}
     for kind in before:
-        assert after[kind][0] == before[kind][0] and after[kind][1] < before[kind][1]
+        assert after[kind][0] == before[kind][0]
+        assert all(trained < untrained for trained, untrained in zip(after[kind][1], before[kind][1], strict=True))
+
+
+def test_an_error_towards_another_endmember_counts_as_abundance():
+    vectors = torch.eye(6)
+    truth, elsewhere = vectors[:3], vectors[3:]
+    abundances = torch.distributions.Dirichlet(torch.ones(3)).sample((50,))
+    errors = []
+    for spectra in (truth, unit_rows(truth + 0.1 * elsewhere), unit_rows(truth + 0.1 * truth.roll(1, 0))):
+        proposals = Proposals(spectra[None].double(), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, 1), [])
+        task = selection.BlendingTask(proposals, truth, abundances, 0, 0)
+        errors.append(selection._errors(torch.ones(1, 1, 3), task)[:, 0])
+    exact, across, along = torch.stack(errors).tolist()
+    assert exact[0] < 1e-3 and exact[1] < 1e-4
+    assert across[0] == pytest.approx(along[0], rel=0.01)
+    assert across[1] < 0.01 < along[1]
 
 
 def test_tasks_hold_the_truth_in_the_order_of_the_proposals(pools):
@@ -96,6 +113,13 @@ def test_kept_scores_of_an_earlier_rule_are_refused(pools, tmp_path):
         selection.SimulatedPool.load(tmp_path / "0000000.npz")
 
 
+def test_kept_pools_without_abundances_are_refused(folder, tmp_path):
+    with np.load(folder / "0000001.npz") as archive:
+        np.savez(tmp_path / "0000000.npz", **{key: archive[key] for key in archive if key != "abundances"})
+    with pytest.raises(ValueError, match="lacks abundances: remove it"):
+        selection.SimulatedPool.load(tmp_path / "0000000.npz")
+
+
 @pytest.mark.parametrize("hidden", [(8,), (8, 6)])
 def test_file_of_networks(tmp_path, hidden):
     torch.manual_seed(0)
@@ -110,7 +134,7 @@ def test_file_of_networks(tmp_path, hidden):
 
 def test_bundled_networks_fit_the_descriptions_of_this_version():
     assert len(bundled_scorer().mean) == NUM_FEATURES
-    assert len(bundled_blender().mean) == NUM_PROPOSAL_FEATURES
+    assert all(len(bundled_blender(correcting).mean) == NUM_PROPOSAL_FEATURES for correcting in (False, True))
 
 
 def test_scores_belong_to_the_sets_whatever_their_order():
