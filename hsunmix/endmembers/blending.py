@@ -215,10 +215,6 @@ def is_clear(kind: torch.Tensor) -> bool:
     return float(kind[0]) < math.log(_CLEAR)
 
 
-def _blender(kind: torch.Tensor, approximate: torch.Tensor | None) -> SmallNetworks:
-    return bundled_blender(correcting=approximate is not None and is_clear(kind))
-
-
 @torch.no_grad()
 def blend(
     scene: ScenePoints,
@@ -240,8 +236,9 @@ def blend(
         The mean.
     """
     proposals = gather_proposals(scene.subspace, scene.kind, pool, ranking, approximate)
-    weights = proposal_weights(proposals, blender or _blender(scene.kind, approximate)).mean(0).double()
-    weights = weights * _plausibility(proposals, approximate is not None and is_clear(scene.kind))
+    correcting = approximate is not None and is_clear(scene.kind)
+    weights = proposal_weights(proposals, blender or bundled_blender(correcting)).mean(0).double()
+    weights = weights * _plausibility(proposals, correcting)
     weights = weights / weights.sum(0)
     spectra = unit_rows((weights[..., None] * proposals.spectra).sum(0))
     spread = (weights * spectral_angle(proposals.spectra, spectra).square()).sum(0).sqrt()
