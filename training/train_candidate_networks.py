@@ -4,7 +4,7 @@
 seconds a scene on one core, then some minutes. What was simulated is kept in `pools`, and a run that was interrupted
 goes on. `--scorer` keeps a network that ranks, and trains only the others. Writes `scorer.safetensors`,
 `blender.safetensors` and `corrector.safetensors`, and prints what they reach on one scene in five, left out of a
-training before the last.
+training before the last. The `corrector` of the package: 745 scenes, `--repeats 4 --epochs 12`.
 """
 
 import argparse
@@ -30,6 +30,9 @@ if __name__ == "__main__":
     parser.add_argument("--first_seed", type=int, default=200_000)
     parser.add_argument("--size", type=int, default=56, help="rows and columns of a scene")
     parser.add_argument("--epochs", type=int, default=15, help="of the networks that weigh")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="sets of errors that the approximate spectra of a scene get"
+    )
     parser.add_argument("--scorer", type=Path, help="safetensors file of the network that ranks")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
@@ -41,7 +44,10 @@ if __name__ == "__main__":
         print(f"angle of the set ranked first over the best, unseen scenes: {regret(fit_scorer(seen), unseen):.3f}")
         fit_scorer(pools).save(args.output_dir / "scorer.safetensors")
     scorer = SmallNetworks.load(args.scorer or args.output_dir / "scorer.safetensors")
-    tasks, unseen_tasks = blending_tasks(pools, scorer), blending_tasks(unseen, scorer, seed=1)
+    tasks = blending_tasks(pools, scorer)
+    for seed in range(1, args.repeats):
+        tasks += [task for task in blending_tasks(pools, scorer, seed) if task.given]
+    unseen_tasks = blending_tasks(unseen, scorer, seed=args.repeats)
     for name, correcting in (("blender", False), ("corrector", True)):
         own = [[task for task in part if bool(task.given) == correcting] for part in (tasks, unseen_tasks)]
         seen = [task for task in own[0] if task.scene % 5]

@@ -34,10 +34,13 @@ class Corrected(NamedTuple):
         spectra: (k, B) of unit norm, float64, non-negative.
         error: (k,) expected angle between these and the truth, radians. Relative: where errors are smooth, true ones
             are two to five times as large, as the subspace is not exact.
+        directions: (k, K - 1, B) of it, in the subspace and perpendicular to what was given: their outer products add
+            up to the covariance of the errors.
     """
 
     spectra: torch.Tensor
     error: torch.Tensor
+    directions: torch.Tensor
 
 
 def correct_smooth_errors(subspace: SignalSubspace, approximate: torch.Tensor, pixel_error: float) -> Corrected:
@@ -56,16 +59,15 @@ def correct_smooth_errors(subspace: SignalSubspace, approximate: torch.Tensor, p
         The corrected spectra.
     """
     spectra = unit_rows(approximate.double())
-    basis = subspace.basis * subspace.noise_std  # [K, B]
-    nearest = subspace.lift(subspace.project(spectra))
+    basis = torch.linalg.qr((subspace.basis * subspace.noise_std).T)[0].T  # [K, B], orthonormal
+    along = spectra @ basis.T
     # they keep their projection on what was given: errors are turns, and 0 would be the smoothest of all spectra
-    scale = spectra.square().sum(1) / (nearest * spectra).sum(1).clamp_min(1e-12)
-    nearest = nearest * scale[:, None]
+    nearest = along / along.square().sum(1, keepdim=True).clamp_min(1e-12) @ basis
     left = spectra - nearest
     lost = (
         _SUBSPACE_ERROR * pixel_error * subspace.noise_std * (spectra / subspace.noise_std).norm(dim=1)[:, None]
     ).square()
-    moves = torch.linalg.svd((spectra @ basis.T)[:, None])[2][:, 1:] @ basis  # [k, K - 1, B]
+    moves = torch.linalg.svd(along[:, None])[2][:, 1:] @ basis  # [k, K - 1, B]
     fits = []
     for floor in (_LEAST_LEVEL, _EVEN):
         level = torch.hypot(spectra, floor * spectra.abs().mean(1, keepdim=True).clamp_min(1e-12))
@@ -73,14 +75,19 @@ def correct_smooth_errors(subspace: SignalSubspace, approximate: torch.Tensor, p
         for kernel in _kernels(spectra):
             covariance = level[:, :, None] * kernel * level[:, None] + torch.diag_embed(lost / size[:, None])
             fits.append(_generalised_least_squares(covariance, moves, left))
-    likelihood, moved, variance = (torch.stack(one) for one in zip(*fits, strict=True))  # [F, k], [F, k, B], [F, k]
+    likelihood, weights, uncertainty = (torch.stack(one) for one in zip(*fits, strict=True))  # of F fits, by spectrum
     belief = torch.softmax(likelihood, 0)
-    mean = torch.einsum("fk,fkb->kb", belief, moved)
-    variance = (belief * (variance + (moved - mean).square().sum(2))).sum(0)
-    found = nearest + mean
-    error = (variance.sqrt() / found.norm(dim=1).clamp_min(1e-12)).clamp_max(math.pi / 2)
+    mean = torch.einsum("fk,fkd->kd", belief, weights)
+    apart = weights - mean
+    uncertainty = torch.einsum("fk,fkde->kde", belief, uncertainty + apart[..., None] * apart[..., None, :])
+    found = nearest + torch.einsum("kd,kdb->kb", mean, moves)
+    variances, axes = torch.linalg.eigh(uncertainty)
+    directions = variances.clamp_min(0).sqrt()[..., None] * (axes.transpose(1, 2) @ moves)
+    directions = directions / found.norm(dim=1).clamp_min(1e-12)[:, None, None]
     found = found.clamp_min(0)
-    return Corrected(unit_rows(found), torch.where(found.any(1), error, math.pi / 2))
+    total = directions.square().sum((1, 2)).sqrt()
+    error = torch.where(found.any(1), total.clamp_max(math.pi / 2), math.pi / 2)
+    return Corrected(unit_rows(found), error, directions * (error / total.clamp_min(1e-12))[:, None, None])
 
 
 def _kernels(spectra: torch.Tensor) -> list[torch.Tensor]:
@@ -101,7 +108,7 @@ def _generalised_least_squares(
     """Fit `left` (k, B) by moves (k, D, B), errors having a multiple of the covariance (k, B, B).
 
     Returns:
-        The restricted log-likelihood (k,) of the best multiple, the fit (k, B), and the sum of its variances (k,).
+        The restricted log-likelihood (k,) of the best multiple, the weights (k, D), and their covariance (k, D, D).
     """
     degrees = max(left.shape[1] - moves.shape[1], 1)
     root = torch.linalg.cholesky(covariance)
@@ -115,5 +122,5 @@ def _generalised_least_squares(
     weights = torch.cholesky_solve(design.transpose(1, 2) @ target, factor)
     size = (target - design @ weights).square().sum((1, 2)).div(degrees).clamp_min(1e-12)
     determinants = root.diagonal(dim1=1, dim2=2).log().sum(1) + factor.diagonal(dim1=1, dim2=2).log().sum(1)
-    variance = torch.cholesky_solve(moves @ moves.transpose(1, 2), factor).diagonal(dim1=1, dim2=2).sum(1)
-    return -determinants - 0.5 * degrees * size.log(), (weights.transpose(1, 2) @ moves)[:, 0], size * variance
+    likelihood = -determinants - 0.5 * degrees * size.log()
+    return likelihood, weights[..., 0], size[:, None, None] * torch.cholesky_inverse(factor)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from ..physics import Alternatives, spectral_angle, unit_rows
-from .approximate import correct_smooth_errors
+from .approximate import Corrected, correct_smooth_errors
 from .candidates import METHODS, Candidate
 from .matching import match_endmembers
 from .networks import SmallNetworks
@@ -35,9 +35,11 @@ _BEST, _NEAREST = 24, 8  # candidates that count: those of the best scores, and 
 _LEAST_ANGLE = 1e-3  # radians: nearer is the same
 _FAR, _FAR_WIDTH = 0.11, 0.03  # radians: approximate spectra are a few degrees off, candidates for them as much
 # Pixels whose error is less than this share of their norm say which of the spectra that they span have the features of
-# approximate ones. Of 149 simulated scenes the 81 below it gain 18 % in angle and 27 % in abundances, the others 0 and
-# 5 %; the real ones with references, whose errors are two to five times as large, lose.
+# approximate ones. With a first version of the network that weighs them then, the 81 of 149 simulated scenes below it
+# gained 18 % in angle and 27 % in abundances, the others 0 and 5 %; the real ones with references, whose errors are
+# two to five times as large, lost.
 _CLEAR = 0.0067
+_TIMES_ERROR = 2.0  # so far off are the alternatives to corrected spectra: their errors are underestimated
 _TEMPERATURE = 0.5  # of the scores, for the consensus of the candidates
 NUM_PROPOSAL_FEATURES = 29 + NUM_FEATURES
 """Length of the description of a proposal."""
@@ -52,12 +54,14 @@ class Proposals:
         allowed: (I, R) bool; the first two proposals exist for the first k endmembers only, k spectra being given.
         features: (I, R, F) descriptions, float64.
         candidates: (I - 2,) indices into the pool.
+        corrected: the approximate spectra without their smooth errors; `None` where they are only projected, or none.
     """
 
     spectra: torch.Tensor
     allowed: torch.Tensor
     features: torch.Tensor
     candidates: list[int]
+    corrected: Corrected | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Blend:
             scenes it is about as large as the error of the mean; 0 where a single proposal counts.
         best: (R, B) the endmembers of the candidate that ranks first, in this order.
         method: what proposed the candidates of the largest weight.
-        alternatives: the proposals with their weights.
+        alternatives: the proposals with their weights. In place of corrected spectra, which have none, count others to
+            both sides of them, twice as far off as they are expected to be (root mean square); these may be negative.
     """
 
     spectra: torch.Tensor
@@ -100,7 +105,11 @@ def gather_proposals(
         The proposals, on the CPU.
     """
     spectra = torch.stack([unit_rows(subspace.lift(one.points).clamp_min(0)) for one in pool]).cpu()  # [C, R, B]
-    given, anchor, confidence = _references(subspace, kind, spectra[ranking.order[0]], approximate)
+    corrected = None
+    if approximate is not None and is_clear(kind):
+        found = correct_smooth_errors(subspace, approximate, _pixel_error(kind))
+        corrected = Corrected(*(one.cpu() for one in found))
+    given, anchor, confidence = _references(subspace, spectra[ranking.order[0]], approximate, corrected)
     known = confidence > 0
     spectra = torch.stack([one[match_endmembers(anchor, one)] for one in spectra])
     chosen = _choose(pool, ranking, _rms(spectral_angle(spectra, anchor)) if known.any() else None)
@@ -117,11 +126,11 @@ def gather_proposals(
     ]
     allowed = torch.ones(count, rank, dtype=torch.bool)
     allowed[:2] = known
-    return Proposals(proposed, allowed, torch.cat(features, -1), chosen)
+    return Proposals(proposed, allowed, torch.cat(features, -1), chosen, corrected)
 
 
 def _references(
-    subspace: SignalSubspace, kind: torch.Tensor, top: torch.Tensor, approximate: torch.Tensor | None
+    subspace: SignalSubspace, top: torch.Tensor, approximate: torch.Tensor | None, corrected: Corrected | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Spectra (R, B) that the candidates are compared with: approximate ones, and these moved onto the subspace.
 
@@ -131,12 +140,11 @@ def _references(
     confidence = torch.zeros(len(top), dtype=top.dtype)
     if approximate is None:
         return top, top, confidence
-    if is_clear(kind):
-        corrected = correct_smooth_errors(subspace, approximate, float(kind[0].exp()))
-        moved, confidence[: len(approximate)] = corrected.spectra.cpu(), (-_log(corrected.error)).clamp_min(0.01).cpu()
-    else:
+    if corrected is None:
         moved = unit_rows(subspace.lift(subspace.project(approximate.double())).clamp_min(0)).cpu()
         confidence[: len(approximate)] = 1
+    else:
+        moved, confidence[: len(approximate)] = corrected.spectra, (-_log(corrected.error)).clamp_min(0.01)
     taken = set(match_endmembers(moved, top).tolist())
     others = top[[r for r in range(len(top)) if r not in taken]]
     return torch.cat([unit_rows(approximate.double().cpu()), others]), torch.cat([moved, others]), confidence
@@ -212,7 +220,12 @@ def is_clear(kind: torch.Tensor) -> bool:
     Args:
         kind: (3,) `ScenePoints.kind` of the scene.
     """
-    return float(kind[0]) < math.log(_CLEAR)
+    return _pixel_error(kind) < _CLEAR
+
+
+def _pixel_error(kind: torch.Tensor) -> float:
+    """Noise and model error of smoothed pixels together, as a share of their norm, by the kind of the scene."""
+    return float(kind[0].exp())
 
 
 @torch.no_grad()
@@ -236,9 +249,9 @@ def blend(
         The mean.
     """
     proposals = gather_proposals(scene.subspace, scene.kind, pool, ranking, approximate)
-    correcting = approximate is not None and is_clear(scene.kind)
-    weights = proposal_weights(proposals, blender or bundled_blender(correcting)).mean(0).double()
-    weights = weights * _plausibility(proposals, correcting)
+    blender = blender or bundled_blender(proposals.corrected is not None)
+    weights = proposal_weights(proposals, blender).mean(0).double()
+    weights = weights * _plausibility(proposals)
     weights = weights / weights.sum(0)
     spectra = unit_rows((weights[..., None] * proposals.spectra).sum(0))
     spread = (weights * spectral_angle(proposals.spectra, spectra).square()).sum(0).sqrt()
@@ -247,12 +260,12 @@ def blend(
         shares[pool[k].method] += weight
     method = max(shares, key=lambda name: shares[name])
     device = scene.raw.device
-    alternatives = Alternatives(proposals.spectra.to(device), weights.to(device))
+    alternatives = Alternatives(*(one.to(device) for one in _alternatives(proposals, weights)))
     best = proposals.spectra[2]  # after the two of the approximate spectra
     return Blend(spectra.to(device), spread.to(device), best.to(device), method, alternatives)
 
 
-def _plausibility(proposals: Proposals, corrected: bool) -> torch.Tensor:
+def _plausibility(proposals: Proposals) -> torch.Tensor:
     """Factors (I, R) of the weights: what is far from an approximate spectrum is not what that stands for.
 
     Where most endmembers of a candidate are far off it is no set of these materials, as in a scene that lacks one of
@@ -264,9 +277,23 @@ def _plausibility(proposals: Proposals, corrected: bool) -> torch.Tensor:
     if known.any():
         angles = spectral_angle(proposals.spectra, proposals.spectra[0])[:, known]  # [I, k]
         far = torch.maximum(angles, angles.quantile(0.5, dim=1, keepdim=True))
-        far[0], far[1] = 0.0, angles[1] if corrected else 0.0
+        far[0], far[1] = 0.0, 0.0 if proposals.corrected is None else angles[1]
         factors[:, known] = (-0.5 * ((far - _FAR).clamp_min(0) / _FAR_WIDTH).square()).exp()
     return factors
+
+
+def _alternatives(proposals: Proposals, weights: torch.Tensor) -> Alternatives:
+    """The proposals with their weights (I, R); for corrected ones 2 D others to both sides, in D directions."""
+    spectra, corrected = proposals.spectra, proposals.corrected
+    if corrected is None or not corrected.directions.shape[1]:
+        return Alternatives(spectra, weights)
+    count, dim = corrected.directions.shape[:2]
+    off = _TIMES_ERROR * math.sqrt(dim) * corrected.directions.transpose(0, 1)  # [D, k, B]
+    sides = torch.cat([spectra[1, :count] + off, spectra[1, :count] - off])
+    sides = torch.cat([sides, spectra[1, count:].expand(2 * dim, -1, -1)], 1)
+    weights = torch.cat([weights, (weights[1] / (2 * dim)).expand(2 * dim, -1)])
+    weights[1] = 0.0
+    return Alternatives(torch.cat([spectra, sides]), weights)
 
 
 def _rms(angles: torch.Tensor) -> torch.Tensor:

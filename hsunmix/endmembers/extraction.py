@@ -24,8 +24,8 @@ class EndmemberResult:
         method: what found most of `endmembers`: "archetypes", "vca", "spa" or "minimum_volume".
         spread: (R,) how far apart the sets lie whose mean `endmembers` are, radians (or would be, where pixels show
             fewer than R materials and the best set is taken); 0 where one method was asked for.
-        alternatives: these sets, among which the facets of the pixels may choose; `None` where archetypes rank first,
-            and the pixels are a cloud without facets, or no such mean was taken.
+        alternatives: as of `Blend`, among which the facets of the pixels may choose; `None` where archetypes rank
+            first, and the pixels are a cloud without facets, or no such mean was taken.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.

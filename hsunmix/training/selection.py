@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +241,7 @@ def blending_tasks(pools: Sequence[SimulatedPool], scorer: SmallNetworks, seed: 
             order = torch.cat([order[:given], order[given:][rest]])
             amounts = (pool.abundances * pool.endmembers.norm(dim=1))[:, order]
             shares = amounts / amounts.sum(1, keepdim=True)
+            proposals = replace(proposals, corrected=None)  # large, and of no more use
             tasks.append(BlendingTask(proposals, truth[order].float(), shares.float(), given, scene))
     return tasks
 

@@ -53,6 +53,23 @@ def test_smooth_errors_are_taken_for_what_they_are(scene):
         torch.testing.assert_close(found.spectra, unit_rows(found.spectra))
 
 
+def test_errors_lie_along_their_directions(scene):
+    subspace, spectra, error = scene
+    along = []
+    for seed in range(12):
+        given = unit_rows(turned(spectra, 5, seed))
+        found = correct_smooth_errors(subspace, given, error)
+        directions = found.directions
+        torch.testing.assert_close(directions.square().sum((1, 2)).sqrt(), found.error)
+        assert (directions @ given[..., None]).abs().max() < 1e-8  # they are turns
+        assert (directions - subspace.lift(subspace.project(directions))).abs().max() < 1e-8
+        truth, close = (one / (one * given).sum(1, keepdim=True) for one in (spectra, found.spectra))
+        ordered = unit_rows(directions).gather(1, directions.norm(dim=2).argsort(1)[..., None].expand(-1, -1, 90))
+        along.append(torch.einsum("kb,kdb->kd", truth - close, ordered))
+    sizes = torch.cat(along).square().mean(0).sqrt()
+    assert sizes[-1] > 2 * sizes[:-1].max()
+
+
 def test_rough_errors_leave_about_the_nearest_spectra_of_the_subspace(scene):
     subspace, spectra, error = scene
     generator = torch.Generator().manual_seed(0)

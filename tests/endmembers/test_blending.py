@@ -11,7 +11,8 @@ from hsunmix.endmembers.candidates import METHODS, Candidate, propose
 from hsunmix.endmembers.scene import prepare_scene
 from hsunmix.endmembers.selection import rank_candidates
 from hsunmix.evaluation.metrics import perturb_endmembers
-from hsunmix.physics import spectral_angle, unit_rows
+from hsunmix.physics import Alternatives, spectral_angle, unit_rows
+from hsunmix.physics.facets import _fraction_precision
 
 from .test_extraction import make_cube, make_spectra, seeded
 
@@ -62,11 +63,31 @@ def test_corrected_spectra_that_went_far_do_not_count(mixed, monkeypatch):
     monkeypatch.setattr(
         blending,
         "correct_smooth_errors",
-        lambda *_: Corrected(elsewhere, torch.full((4,), 0.001, dtype=torch.float64)),
+        lambda *_: Corrected(elsewhere, torch.full((4,), 0.001).double(), torch.zeros(4, 1, 60).double()),
     )
     found = blend(scene, pool, ranking, given)
-    assert found.alternatives.weights[1, 0] < 1e-3 and found.alternatives.weights[1, 1:].min() > 0.01
+    weights = found.alternatives.weights[-2:].sum(0)  # to both sides of it
+    assert weights[0] < 1e-3 and weights[1:].min() > 0.01
     assert spectral_angle(found.spectra[0], spectra[0]) < np.deg2rad(5)
+
+
+def test_alternatives_lie_as_far_off_as_corrected_spectra_may_be(mixed):
+    scene, pool, ranking, spectra = mixed
+    given = turned(spectra, 5)[:3]
+    corrected = correct_smooth_errors(scene.subspace, given, float(scene.kind[0].exp()))
+    found = blend(scene, pool, ranking, given)
+    sides = 2 * corrected.directions.shape[1]
+    off, weights = found.alternatives.spectra[-sides:] - found.alternatives.spectra[1], found.alternatives.weights
+    torch.testing.assert_close(weights.sum(0), torch.ones(4).double())
+    assert (weights[-sides:, :3] > 0).all() and (weights[-sides:, 3] == 0).all() and (weights[1] == 0).all()
+    shares = weights[-sides:, :3] / weights[-sides:, :3].sum(0)
+    torch.testing.assert_close((shares[..., None] * off[:, :3]).sum(0), torch.zeros(3, 60).double())
+    errors = (shares * off[:, :3].square().sum(-1)).sum(0).sqrt()
+    torch.testing.assert_close(errors, 2 * corrected.error)
+    plain = Alternatives(found.alternatives.spectra[:-sides], weights[:-sides].clone())
+    plain.weights[1] = weights[-sides:].sum(0)
+    freedom = [torch.linalg.inv(_fraction_precision(found.spectra, one)) for one in (plain, found.alternatives)]
+    assert (freedom[1].diagonal(dim1=1, dim2=2).sum(1) > freedom[0].diagonal(dim1=1, dim2=2).sum(1))[:3].all()
 
 
 def test_approximate_spectra_move_toward_the_truth(mixed):
