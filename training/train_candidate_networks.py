@@ -49,10 +49,12 @@ if __name__ == "__main__":
         tasks += [task for task in blending_tasks(pools, scorer, seed) if task.given]
     unseen_tasks = blending_tasks(unseen, scorer, seed=args.repeats)
     for name, correcting in (("blender", False), ("corrector", True)):
-        own = [[task for task in part if bool(task.given) == correcting] for part in (tasks, unseen_tasks)]
-        seen = [task for task in own[0] if task.scene % 5]
-        for kind, (before, after) in blending_gain(fit_blender(seen, args.epochs), own[1]).items():
+        # the blender also weighs given spectra that are not corrected; the corrector learns from these tasks as well
+        own = [task for task in tasks if (task.given if correcting else not task.corrected)]
+        seen = [task for task in own if task.scene % 5]
+        used = [task for task in unseen_tasks if task.corrected == correcting]
+        for kind, (before, after) in blending_gain(fit_blender(seen, args.epochs), used).items():
             angles, errors = (f"{one:.4f} to {other:.4f}" for one, other in zip(before, after, strict=True))
-            print(f"unseen scenes, {kind}: angle {angles} rad, abundance RMSE {errors}")
-        fit_blender(own[0], args.epochs).save(args.output_dir / f"{name}.safetensors")
+            print(f"{name}, unseen scenes, {kind}: angle {angles} rad, abundance RMSE {errors}")
+        fit_blender(own, args.epochs).save(args.output_dir / f"{name}.safetensors")
     print(f"written to {args.output_dir}")

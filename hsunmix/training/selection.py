@@ -209,6 +209,7 @@ class BlendingTask:
         abundances: (P, R) of these in some pixels.
         given: number of endmembers given.
         scene: position of the pool that it is made of.
+        corrected: smooth errors of the given ones are corrected, as pixels are clear.
     """
 
     proposals: Proposals
@@ -216,6 +217,7 @@ class BlendingTask:
     abundances: torch.Tensor
     given: int
     scene: int
+    corrected: bool = False
 
 
 def blending_tasks(pools: Sequence[SimulatedPool], scorer: SmallNetworks, seed: int = 0) -> list[BlendingTask]:
@@ -241,8 +243,9 @@ def blending_tasks(pools: Sequence[SimulatedPool], scorer: SmallNetworks, seed: 
             order = torch.cat([order[:given], order[given:][rest]])
             amounts = (pool.abundances * pool.endmembers.norm(dim=1))[:, order]
             shares = amounts / amounts.sum(1, keepdim=True)
+            corrected = proposals.corrected is not None
             proposals = replace(proposals, corrected=None)  # large, and of no more use
-            tasks.append(BlendingTask(proposals, truth[order].float(), shares.float(), given, scene))
+            tasks.append(BlendingTask(proposals, truth[order].float(), shares.float(), given, scene, corrected))
     return tasks
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hsunmix.endmembers.blending import NUM_PROPOSAL_FEATURES, Proposals, bundled_blender
+from hsunmix.endmembers.blending import NUM_PROPOSAL_FEATURES, Proposals, bundled_blender, is_clear
 from hsunmix.endmembers.candidates import Candidate
 from hsunmix.endmembers.networks import SmallNetworks
 from hsunmix.endmembers.scene import prepare_scene
@@ -87,6 +87,7 @@ def test_an_error_towards_another_endmember_counts_as_abundance():
 def test_tasks_hold_the_truth_in_the_order_of_the_proposals(pools):
     for task in selection.blending_tasks(pools, bundled_scorer()):
         rank, angles = len(task.truth), spectral_angle(task.truth[:, None], task.proposals.spectra[1].float()[None])
+        assert task.corrected == (task.given > 0 and is_clear(pools[task.scene].kind))
         assert task.proposals.spectra.shape[1] == rank and task.proposals.allowed[:2].sum() == 2 * task.given
         assert angles.diagonal().mean() <= angles.mean()
         given = task.proposals.spectra[0, : task.given].float()
