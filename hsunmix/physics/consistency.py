@@ -20,6 +20,8 @@ from .noise import noise_share
 # Of the way, at most: all of it, maps of some real starts are an eighth worse. And the power of the share of model
 # errors: with less of it, steps under noise of 30 dB make angles larger.
 _ROBUST_STEP, _ROBUST_POWER = 0.75, 3
+# Of the share of the noise in the step that it rules: real scenes, where the share is small, stay where they are.
+_NOISY_POWER = 4
 
 
 def normal_equations(
@@ -344,3 +346,37 @@ def robust_endmember_step(
     std = (noise_std.square() + (squares.mean() - noise).clamp_min(0)).sqrt()
     moved, _ = endmember_step(weight * pixels, weight * b, std, prior, prior_std)
     return torch.lerp(prior, moved, _ROBUST_STEP * (1 - noise_share(residual, noise_std)) ** _ROBUST_POWER)
+
+
+def noisy_endmember_step(
+    pixels: torch.Tensor,
+    scaled_abundances: torch.Tensor,
+    noise_std: torch.Tensor,
+    prior: torch.Tensor,
+    prior_std: torch.Tensor,
+    noise_share: float,
+) -> torch.Tensor:
+    """E-step where noise rules, of endmembers that are placed within their span: what all pixels say beyond that.
+
+    Outside of the span of the endmembers what is left of the pixels is all theirs, and counts. Within, it is that of
+    pixels beyond the facets, by noise or since these are misplaced, and (R - 2) / R of the move counts: the facets of
+    two endmembers are placed better than such pixels could place them, those of many are not. Model errors don't
+    average out: the more of the residual they are, the shorter the step.
+
+    Args:
+        pixels: (N, B) spectra.
+        scaled_abundances: (N, R) `b = s * a`, least squares with `prior`.
+        noise_std: (B,) standard deviation of noise and model error.
+        prior: (R, B) endmembers.
+        prior_std: (R, B) or broadcastable: how far each may be off; 0 keeps an endmember exactly.
+        noise_share: of the noise of the sensor in what `prior` leaves of the pixels, 0 to 1.
+
+    Returns:
+        (R, B) endmembers, in the dtype of `pixels`.
+    """
+    moved, _ = endmember_step(pixels, scaled_abundances, noise_std, prior, prior_std)
+    move = moved.double() - prior.double()
+    basis = torch.linalg.qr(prior.double().T)[0]  # [B, R]
+    move = noise_share**_NOISY_POWER * (move - 2 / len(prior) * (move @ basis) @ basis.T)
+    kept = (prior_std == 0).expand(prior.shape)
+    return torch.where(kept, prior, (prior + move).clamp_min(0)).to(pixels.dtype)

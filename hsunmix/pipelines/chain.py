@@ -22,6 +22,7 @@ from ..physics import (
     leaked_abundances,
     linear_part,
     noise_share,
+    noisy_endmember_step,
     robust_endmember_step,
     scatter,
     smooth_error,
@@ -33,6 +34,7 @@ from .scene import SceneModel, Stage
 
 LEAST_PIXELS = 20  # for each endmember: with fewer they say nothing of given or found spectra
 ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
+_PLACED_STD = 0.01  # the same once they are placed
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
@@ -74,7 +76,8 @@ class Chain:
             (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
-            have it as far as noise doesn't rule, and to their facets.
+            have it as far as noise doesn't rule, to their facets, and if spectra were given on to where all of them
+            would have it as far as noise does.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
@@ -148,8 +151,7 @@ class Chain:
         if self.extracted and len(data[0]) >= LEAST_PIXELS * len(start):
             free = anchor * self.movable[:, None]
             self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, free)
-            if self.alternatives is not None:
-                self._move_to_facets(self.alternatives)
+            self._place_endmembers()
         self._record()
 
     @property
@@ -190,17 +192,26 @@ class Chain:
         self.seen_share = stage.seen_share
         self._gather()
 
-    def _move_to_facets(self, alternatives: Alternatives) -> None:
+    def _place_endmembers(self) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
-        self.endmembers = self.fitted_endmembers
-        self._gather()
-        residual = self.cube.pixels - self.evidence.scaled_abundances @ self.endmembers
-        share = noise_share(residual, self.cube.noise_std)
-        moved = facet_step(self.evidence, self.endmembers, alternatives, share)
-        self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
-        self.fitted_endmembers = self.fitted_endmembers + self.facet_move
+        if self.alternatives is not None:
+            share = self._gather_at(self.fitted_endmembers)
+            moved = facet_step(self.evidence, self.fitted_endmembers, self.alternatives, share)
+            self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
+            self.fitted_endmembers = self.fitted_endmembers + self.facet_move
+        if self.start_error is not None:
+            share = self._gather_at(self.fitted_endmembers)
+            data = self.cube.pixels, self.evidence.scaled_abundances, self.evidence.noise_std
+            free = _PLACED_STD * self.scale * self.movable[:, None]
+            self.fitted_endmembers = noisy_endmember_step(*data, self.fitted_endmembers, free, share)
         self.endmembers = self.coarse_endmembers
         self.cube, self.evidence, self.seen_share = before
+
+    def _gather_at(self, endmembers: torch.Tensor) -> float:
+        """Evidence with these endmembers (R, K); the share of the noise in what they leave of the pixels."""
+        self.endmembers = endmembers
+        self._gather()
+        return noise_share(self.cube.pixels - self.evidence.scaled_abundances @ endmembers, self.cube.noise_std)
 
     def _record(self) -> None:
         brightness = float(self.evidence.brightness.median())

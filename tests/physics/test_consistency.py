@@ -12,6 +12,7 @@ from hsunmix.physics import (
     endmember_step,
     fcls,
     nnls,
+    noisy_endmember_step,
     normal_equations,
     robust_endmember_step,
     solve_nonnegative,
@@ -241,6 +242,51 @@ def test_robust_endmember_step_stays_where_noise_is_all_that_endmembers_leave():
     assert (robust_endmember_step(pixels, b, noise_std, start, std) - start).abs().max() < 1e-3
     dark = torch.zeros_like(pixels)
     assert torch.equal(robust_endmember_step(dark, torch.zeros_like(b), noise_std, start, std), start)
+
+
+def placed_scene(rank, noise=0.03, seed=0):
+    """Noisy pixels, and endmembers that are off in all directions but hardly within their span."""
+    g = torch.Generator().manual_seed(seed)
+    truth = 0.2 + 0.6 * torch.rand(rank, 60, generator=g, dtype=torch.float64)
+    torch.manual_seed(seed)
+    abundances = torch.distributions.Dirichlet(torch.full((rank,), 0.5, dtype=torch.float64)).sample((1500,))
+    pixels = abundances @ truth + noise * torch.randn(1500, 60, generator=g, dtype=torch.float64)
+    start = truth + 0.01 * torch.randn(rank, 60, generator=g, dtype=torch.float64)
+    return pixels, nnls(pixels, start), torch.full((60,), noise, dtype=torch.float64), start, truth
+
+
+def parts(move, start):
+    """What of a move lies within the span of the start, and outside of it."""
+    basis = torch.linalg.qr(start.T)[0]
+    within = move @ basis @ basis.T
+    return within, move - within
+
+
+@pytest.mark.parametrize("rank", [2, 4, 8])
+def test_noisy_endmember_step_follows_the_pixels_outside_of_the_span_and_within_it_the_more_endmembers_there_are(rank):
+    *scene, start, truth = placed_scene(rank)
+    std = torch.tensor(0.01)
+    moved, plain = noisy_endmember_step(*scene, start, std, 1.0), endmember_step(*scene, start, std)[0]
+    within, outside = parts(moved - start, start)
+    plain_within, plain_outside = parts(plain - start, start)
+    torch.testing.assert_close(within, (rank - 2) / rank * plain_within)
+    torch.testing.assert_close(outside, plain_outside)
+    assert plain_within.norm() > 1e-3
+    assert parts(moved - truth, start)[1].norm() < 0.6 * parts(start - truth, start)[1].norm()
+
+
+def test_noisy_endmember_step_shortens_with_model_errors_and_keeps_fixed_endmembers():
+    *scene, start, _ = placed_scene(rank=4)
+    pixels, b, noise_std = scene
+    start[1, :5] = -0.01
+    std = torch.full_like(start, 0.01)
+    std[1] = 0
+    whole, half, none = (noisy_endmember_step(*scene, start, std, share) - start for share in (1.0, 0.5, 0.0))
+    assert torch.equal(whole[1], torch.zeros(60, dtype=start.dtype)) and whole[[0, 2, 3]].norm(dim=1).min() > 0.01
+    torch.testing.assert_close(half, whole / 16)
+    assert not none.any()
+    scaled = noisy_endmember_step(50 * pixels, b, 50 * noise_std, 50 * start, 50 * std, 1.0)
+    torch.testing.assert_close(scaled, 50 * (start + whole))
 
 
 def test_wrong_number_of_bands_is_refused():

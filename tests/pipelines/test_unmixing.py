@@ -383,6 +383,28 @@ def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     assert (off(loose.endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
 
 
+@pytest.mark.parametrize("looked_for", [True, False])
+def test_given_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pipe, looked_for):
+    scene = simulate(rank=3, snr_db=25.0, height=48, width=48)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    wrong = torch.randn(scene.endmembers.shape, generator=torch.Generator().manual_seed(0))
+    start = (scene.endmembers * (1 + 0.02 * wrong)).clamp_min(0)
+    model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
+    movable = torch.tensor([True, True, False])
+    others = others_in_the_span(start) if looked_for else None
+
+    def chain(error, extracted=True):
+        return Chain(cube, start, movable, model, extracted, error, alternatives=others)
+
+    error = torch.full((3,), 0.02)
+    found, given = chain(None), chain(error)
+    before, after = (spectral_angle(one.fitted_endmembers, scene.endmembers) for one in (found, given))
+    assert (after[:2] < 0.7 * before[:2]).all()
+    assert torch.equal(given.fitted_endmembers[2], start[2]) and torch.equal(given.facet_move, found.facet_move)
+    assert torch.equal(given.endmembers, start) and torch.equal(given.evidence.rhs, found.evidence.rhs)
+    assert torch.equal(chain(error, extracted=False).fitted_endmembers, start)  # of a library
+
+
 @pytest.mark.parametrize("mixing_model", MIXING_MODELS)
 def test_networks_see_the_start_whether_or_not_facets_have_been_looked_for(pipe, mixing_model):
     scene = simulate(rank=3, snr_db=35.0)
