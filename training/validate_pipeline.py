@@ -29,7 +29,7 @@ if __name__ == "__main__":
         help="endmembers exact; 5 degrees off; 5 degrees off and left there, to see what the maps alone gain",
     )
     parser.add_argument(
-        "--no-facets", action="store_false", dest="facets", help="leave endmembers where extraction has put them"
+        "--no-facets", action="store_false", dest="facets", help="don't move endmembers to the facets of the pixels"
     )
     parser.add_argument("--steps", type=int, nargs="+", help="denoising steps, one table after another")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")

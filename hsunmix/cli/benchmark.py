@@ -81,7 +81,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
         help="that hsunmix unmixes with (default: auto)",
     )
     parser.add_argument(
-        "--no-facets", action="store_false", dest="facets", help="leave endmembers where extraction has put them"
+        "--no-facets", action="store_false", dest="facets", help="don't move endmembers to the facets of the pixels"
     )
     parser.add_argument("--checkpoint", metavar="DIR_OR_REPO", default="base", help="default: base")
     parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, mps (default: the fastest)")

@@ -108,7 +108,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         "--no-facets",
         action="store_false",
         dest="facets",
-        help="leave endmembers where extraction has put them, rather than where pixels without a material pile up",
+        help="don't move endmembers to where pixels without a material pile up",
     )
     method.add_argument("--steps", metavar="N", type=int, help="denoising steps; 0 = coarse estimate only")
     method.add_argument("--strength", metavar="X", type=float, help="0 to 1: how far to go from the coarse estimate")

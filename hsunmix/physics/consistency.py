@@ -354,14 +354,14 @@ def noisy_endmember_step(
     noise_std: torch.Tensor,
     prior: torch.Tensor,
     prior_std: torch.Tensor,
-    noise_share: float,
+    share: float,
 ) -> torch.Tensor:
     """E-step where noise rules, of endmembers that are placed within their span: what all pixels say beyond that.
 
-    Outside of the span of the endmembers what is left of the pixels is all theirs, and counts. Within, it is that of
-    pixels beyond the facets, by noise or since these are misplaced, and (R - 2) / R of the move counts: the facets of
-    two endmembers are placed better than such pixels could place them, those of many are not. Model errors don't
-    average out: the more of the residual they are, the shorter the step.
+    Outside of the span of the endmembers what is left of the pixels is theirs, and all of the move counts. Within,
+    most of it is that of pixels beyond the facets, by noise or since these are misplaced, and (R - 2) / R of the move
+    counts: the facets of two endmembers are placed better than such pixels could place them, those of many are not.
+    Model errors don't average out: both parts count times the fourth power of the share of the noise in the residual.
 
     Args:
         pixels: (N, B) spectra.
@@ -369,7 +369,7 @@ def noisy_endmember_step(
         noise_std: (B,) standard deviation of noise and model error.
         prior: (R, B) endmembers.
         prior_std: (R, B) or broadcastable: how far each may be off; 0 keeps an endmember exactly.
-        noise_share: of the noise of the sensor in what `prior` leaves of the pixels, 0 to 1.
+        share: of the noise of the sensor in what `prior` leaves of the pixels, 0 to 1.
 
     Returns:
         (R, B) endmembers, in the dtype of `pixels`.
@@ -377,6 +377,6 @@ def noisy_endmember_step(
     moved, _ = endmember_step(pixels, scaled_abundances, noise_std, prior, prior_std)
     move = moved.double() - prior.double()
     basis = torch.linalg.qr(prior.double().T)[0]  # [B, R]
-    move = noise_share**_NOISY_POWER * (move - 2 / len(prior) * (move @ basis) @ basis.T)
+    move = share**_NOISY_POWER * (move - min(2 / len(prior), 1.0) * (move @ basis) @ basis.T)
     kept = (prior_std == 0).expand(prior.shape)
     return torch.where(kept, prior, (prior + move).clamp_min(0)).to(pixels.dtype)

@@ -72,12 +72,12 @@ class Chain:
         seen_share: of `endmember_std` in `evidence`, see `seen_share`.
         evidence: closed-form unmixing with the current endmembers.
         scaled_abundances: (N, R) current `b = s * a`.
-        moved_endmembers: (R, K) the start after one closed-form step onto the data. Repeated, that step only drifts
-            (the residual falls while spectra and maps get worse), so it is taken once.
+        moved_endmembers: (R, K) the start after one closed-form step onto the data, which the network sees. Repeated,
+            that step only drifts (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
-            have it as far as noise doesn't rule, to their facets, and if spectra were given on to where all of them
-            would have it as far as noise does.
+            have it as far as noise doesn't rule, to their facets, and if spectra were given and corrected on to where
+            all of them would have it as far as noise does.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
@@ -199,7 +199,7 @@ class Chain:
             moved = facet_step(self.evidence, self.fitted_endmembers, self.alternatives, share)
             self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
             self.fitted_endmembers = self.fitted_endmembers + self.facet_move
-        if self.start_error is not None:
+        if self.corrected:
             share = self._gather_at(self.fitted_endmembers)
             data = self.cube.pixels, self.evidence.scaled_abundances, self.evidence.noise_std
             free = _PLACED_STD * self.scale * self.movable[:, None]

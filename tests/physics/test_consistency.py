@@ -262,16 +262,16 @@ def parts(move, start):
     return within, move - within
 
 
-@pytest.mark.parametrize("rank", [2, 4, 8])
+@pytest.mark.parametrize("rank", [1, 2, 4, 8])
 def test_noisy_endmember_step_follows_the_pixels_outside_of_the_span_and_within_it_the_more_endmembers_there_are(rank):
     *scene, start, truth = placed_scene(rank)
     std = torch.tensor(0.01)
     moved, plain = noisy_endmember_step(*scene, start, std, 1.0), endmember_step(*scene, start, std)[0]
     within, outside = parts(moved - start, start)
     plain_within, plain_outside = parts(plain - start, start)
-    torch.testing.assert_close(within, (rank - 2) / rank * plain_within)
+    torch.testing.assert_close(within, max(rank - 2, 0) / rank * plain_within)
     torch.testing.assert_close(outside, plain_outside)
-    assert plain_within.norm() > 1e-3
+    assert plain_within.norm() > 1e-3 or rank == 1  # of which least squares leave nothing within the span
     assert parts(moved - truth, start)[1].norm() < 0.6 * parts(start - truth, start)[1].norm()
 
 
@@ -287,6 +287,8 @@ def test_noisy_endmember_step_shortens_with_model_errors_and_keeps_fixed_endmemb
     assert not none.any()
     scaled = noisy_endmember_step(50 * pixels, b, 50 * noise_std, 50 * start, 50 * std, 1.0)
     torch.testing.assert_close(scaled, 50 * (start + whole))
+    start[[0, 2, 3], :5] = 0.0  # pixels that are brighter or darker there
+    assert noisy_endmember_step(pixels - 0.5, b, noise_std, start, std, 1.0)[[0, 2, 3]].min() == 0
 
 
 def test_wrong_number_of_bands_is_refused():
