@@ -77,7 +77,7 @@ class Chain:
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
             have it as far as noise doesn't rule, to their facets, and if spectra were given and corrected on to where
-            all of them would have it as far as noise does.
+            all of them would have it as far as noise does, but where endmembers vary.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
@@ -199,7 +199,7 @@ class Chain:
             moved = facet_step(self.evidence, self.fitted_endmembers, self.alternatives, share)
             self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
             self.fitted_endmembers = self.fitted_endmembers + self.facet_move
-        if self.corrected:
+        if self.corrected and self.mixing_model != "variable":  # whose residual holds no variation
             share = self._gather_at(self.fitted_endmembers)
             data = self.cube.pixels, self.evidence.scaled_abundances, self.evidence.noise_std
             free = _PLACED_STD * self.scale * self.movable[:, None]

@@ -393,8 +393,8 @@ def test_given_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_o
     movable = torch.tensor([True, True, False])
     others = others_in_the_span(start) if looked_for else None
 
-    def chain(error, extracted=True):
-        return Chain(cube, start, movable, model, extracted, error, alternatives=others)
+    def chain(error, extracted=True, mixing_model="linear"):
+        return Chain(cube, start, movable, model, extracted, error, mixing_model, alternatives=others)
 
     error = torch.full((3,), 0.02)
     found, given = chain(None), chain(error)
@@ -404,6 +404,8 @@ def test_given_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_o
     torch.testing.assert_close(given.facet_move, found.facet_move)
     assert torch.equal(given.endmembers, start) and torch.equal(given.evidence.rhs, found.evidence.rhs)
     assert torch.equal(chain(error, extracted=False).fitted_endmembers, start)  # of a library
+    varying = (chain(one, mixing_model="variable").fitted_endmembers for one in (None, error))
+    torch.testing.assert_close(*varying)
     given.move_endmembers(start, torch.full_like(start, 0.1), trust=0.0)
     assert (spectral_angle(given.endmembers, scene.endmembers)[:2] < 0.7 * before[:2]).all()
 
