@@ -7,8 +7,8 @@ from .consistency import (
     anchor_brightness,
     endmember_step,
     fcls,
+    final_endmember_step,
     nnls,
-    noisy_endmember_step,
     normal_equations,
     robust_endmember_step,
     solve_nonnegative,
@@ -17,7 +17,7 @@ from .consistency import (
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
 from .facets import Alternatives, facet_step
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
-from .noise import estimate_noise, noise_share
+from .noise import estimate_noise, explained_share, noise_share
 from .nonlinear import (
     MIXING_MODELS,
     LinearPart,
@@ -49,6 +49,7 @@ __all__ = [
     "choose_mixing_model",
     "endmember_step",
     "estimate_noise",
+    "explained_share",
     "facet_step",
     "fcls",
     "fit_leak",
@@ -62,7 +63,7 @@ __all__ = [
     "mix_postnonlinear",
     "nnls",
     "noise_share",
-    "noisy_endmember_step",
+    "final_endmember_step",
     "normal_equations",
     "project_simplex",
     "robust_endmember_step",

@@ -20,8 +20,8 @@ from .noise import noise_share
 # Of the way, at most: all of it, maps of some real starts are an eighth worse. And the power of the share of model
 # errors: with less of it, steps under noise of 30 dB make angles larger.
 _ROBUST_STEP, _ROBUST_POWER = 0.75, 3
-# Of the share of the noise in the step that it rules: real scenes, where the share is small, stay where they are.
-_NOISY_POWER = 4
+# Of what endmembers can explain: it is all in simulated mixtures, a half or less in real scenes, which stay so.
+_EXPLAINED_POWER = 4
 
 
 def normal_equations(
@@ -348,7 +348,7 @@ def robust_endmember_step(
     return torch.lerp(prior, moved, _ROBUST_STEP * (1 - noise_share(residual, noise_std)) ** _ROBUST_POWER)
 
 
-def noisy_endmember_step(
+def final_endmember_step(
     pixels: torch.Tensor,
     scaled_abundances: torch.Tensor,
     noise_std: torch.Tensor,
@@ -356,12 +356,12 @@ def noisy_endmember_step(
     prior_std: torch.Tensor,
     share: float,
 ) -> torch.Tensor:
-    """E-step where noise rules, of endmembers that are placed within their span: what all pixels say beyond that.
+    """E-step where the model holds, of endmembers that are placed within their span: what all pixels say beyond that.
 
     Outside of the span of the endmembers what is left of the pixels is theirs, and all of the move counts. Within,
     most of it is that of pixels beyond the facets, by noise or since these are misplaced, and (R - 2) / R of the move
     counts: the facets of two endmembers are placed better than such pixels could place them, those of many are not.
-    Model errors don't average out: both parts count times the fourth power of the share of the noise in the residual.
+    Model errors don't average out: both parts count times the fourth power of `share`, see `explained_share`.
 
     Args:
         pixels: (N, B) spectra.
@@ -369,7 +369,7 @@ def noisy_endmember_step(
         noise_std: (B,) standard deviation of noise and model error.
         prior: (R, B) endmembers.
         prior_std: (R, B) or broadcastable: how far each may be off; 0 keeps an endmember exactly.
-        share: of the noise of the sensor in what `prior` leaves of the pixels, 0 to 1.
+        share: of what the pixels have in common in the residual that other endmembers explain, 0 to 1.
 
     Returns:
         (R, B) endmembers, in the dtype of `pixels`.
@@ -377,6 +377,6 @@ def noisy_endmember_step(
     moved, _ = endmember_step(pixels, scaled_abundances, noise_std, prior, prior_std)
     move = moved.double() - prior.double()
     basis = torch.linalg.qr(prior.double().T)[0]  # [B, R]
-    move = share**_NOISY_POWER * (move - min(2 / len(prior), 1.0) * (move @ basis) @ basis.T)
+    move = share**_EXPLAINED_POWER * (move - min(2 / len(prior), 1.0) * (move @ basis) @ basis.T)
     kept = (prior_std == 0).expand(prior.shape)
     return torch.where(kept, prior, (prior + move).clamp_min(0)).to(pixels.dtype)

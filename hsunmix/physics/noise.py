@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+_BEYOND_NOISE = 1.1  # times the largest eigenvalue that noise alone has: it is known to a few percent
 _NEIGHBOURS = 4  # bands on each side, where there are too few pixels to regress on all bands
 
 
@@ -51,6 +52,33 @@ def noise_share(residual: torch.Tensor, noise_std: torch.Tensor) -> float:
         Ratio of the mean squares, 1 at most.
     """
     return float((noise_std.square().mean() / residual.square().mean().clamp_min(1e-30)).clamp_max(1))
+
+
+def explained_share(before: torch.Tensor, after: torch.Tensor, noise_std: torch.Tensor) -> float:
+    """How much a step explains of what the pixels had in common in their residual.
+
+    Noise may be nearly all that a model leaves of single pixels, while what many have in common shows that it is
+    wrong: eigenvalues of the covariance above the largest that noise has (Marchenko and Pastur, 1967).
+
+    Args:
+        before: (N, B) residual before the step.
+        after: (N, B) residual after it.
+        noise_std: (B,) standard deviation of the noise.
+
+    Returns:
+        0 to 1; 1 where they had nothing in common.
+    """
+    had, left = (_common_energy(residual, noise_std) for residual in (before, after))
+    return 1.0 if had == 0 else min(max(1 - left / had, 0.0), 1.0)
+
+
+def _common_energy(residual: torch.Tensor, noise_std: torch.Tensor) -> float:
+    """Energy beyond noise of what pixels have in common, in units of the variance of the noise."""
+    count, bands = residual.shape
+    whitened = residual.double() / noise_std.double()
+    values = torch.linalg.eigvalsh(whitened.T @ whitened / count)
+    common = values > _BEYOND_NOISE * (1 + (bands / count) ** 0.5) ** 2
+    return float((values[common] - 1).sum())
 
 
 def _regress_on_all(y: torch.Tensor) -> torch.Tensor:

@@ -16,13 +16,14 @@ from ..physics import (
     abundance_std,
     abundance_step,
     endmember_step,
+    explained_share,
     facet_step,
+    final_endmember_step,
     fit_leak,
     gather_evidence,
     leaked_abundances,
     linear_part,
     noise_share,
-    noisy_endmember_step,
     robust_endmember_step,
     scatter,
     smooth_error,
@@ -200,10 +201,13 @@ class Chain:
             self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
             self.fitted_endmembers = self.fitted_endmembers + self.facet_move
         if self.corrected and self.mixing_model != "variable":  # whose residual holds no variation
-            share = self._gather_at(self.fitted_endmembers)
-            data = self.cube.pixels, self.evidence.scaled_abundances, self.evidence.noise_std
-            free = _PLACED_STD * self.scale * self.movable[:, None]
-            self.fitted_endmembers = noisy_endmember_step(*data, self.fitted_endmembers, free, share)
+            self._gather_at(self.fitted_endmembers)
+            pixels, abundances = self.cube.pixels, self.evidence.scaled_abundances
+            data, free = (pixels, abundances, self.evidence.noise_std), self.scale * self.movable[:, None]
+            wide, _ = endmember_step(*data, self.fitted_endmembers, ANCHOR_STD * free)
+            had, left = (pixels - abundances @ one for one in (self.fitted_endmembers, wide))
+            share = explained_share(had, left, self.cube.noise_std)
+            self.fitted_endmembers = final_endmember_step(*data, self.fitted_endmembers, _PLACED_STD * free, share)
         self.endmembers = self.coarse_endmembers
         self.cube, self.evidence, self.seen_share = before
 

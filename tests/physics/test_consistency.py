@@ -10,9 +10,10 @@ from hsunmix.physics import (
     abundance_step,
     anchor_brightness,
     endmember_step,
+    explained_share,
     fcls,
+    final_endmember_step,
     nnls,
-    noisy_endmember_step,
     normal_equations,
     robust_endmember_step,
     solve_nonnegative,
@@ -263,10 +264,10 @@ def parts(move, start):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4, 8])
-def test_noisy_endmember_step_follows_the_pixels_outside_of_the_span_and_within_it_the_more_endmembers_there_are(rank):
+def test_final_endmember_step_follows_the_pixels_outside_of_the_span_and_within_it_the_more_endmembers_there_are(rank):
     *scene, start, truth = placed_scene(rank)
     std = torch.tensor(0.01)
-    moved, plain = noisy_endmember_step(*scene, start, std, 1.0), endmember_step(*scene, start, std)[0]
+    moved, plain = final_endmember_step(*scene, start, std, 1.0), endmember_step(*scene, start, std)[0]
     within, outside = parts(moved - start, start)
     plain_within, plain_outside = parts(plain - start, start)
     torch.testing.assert_close(within, max(rank - 2, 0) / rank * plain_within)
@@ -275,20 +276,45 @@ def test_noisy_endmember_step_follows_the_pixels_outside_of_the_span_and_within_
     assert parts(moved - truth, start)[1].norm() < 0.6 * parts(start - truth, start)[1].norm()
 
 
-def test_noisy_endmember_step_shortens_with_model_errors_and_keeps_fixed_endmembers():
+def test_final_endmember_step_shortens_with_model_errors_and_keeps_fixed_endmembers():
     *scene, start, _ = placed_scene(rank=4)
     pixels, b, noise_std = scene
     start[1, :5] = -0.01
     std = torch.full_like(start, 0.01)
     std[1] = 0
-    whole, half, none = (noisy_endmember_step(*scene, start, std, share) - start for share in (1.0, 0.5, 0.0))
+    whole, half, none = (final_endmember_step(*scene, start, std, share) - start for share in (1.0, 0.5, 0.0))
     assert torch.equal(whole[1], torch.zeros(60, dtype=start.dtype)) and whole[[0, 2, 3]].norm(dim=1).min() > 0.01
     torch.testing.assert_close(half, whole / 16)
     assert not none.any()
-    scaled = noisy_endmember_step(50 * pixels, b, 50 * noise_std, 50 * start, 50 * std, 1.0)
+    scaled = final_endmember_step(50 * pixels, b, 50 * noise_std, 50 * start, 50 * std, 1.0)
     torch.testing.assert_close(scaled, 50 * (start + whole))
     start[[0, 2, 3], :5] = 0.0  # pixels that are brighter or darker there
-    assert noisy_endmember_step(pixels - 0.5, b, noise_std, start, std, 1.0)[[0, 2, 3]].min() == 0
+    assert final_endmember_step(pixels - 0.5, b, noise_std, start, std, 1.0)[[0, 2, 3]].min() == 0
+
+
+@pytest.mark.parametrize("noise", [1e-4, 0.03, 0.3])
+def test_explained_share_tells_wrong_endmembers_from_a_wrong_model_under_noise(noise):
+    """Even where the noise has a hundred times the energy of what is wrong."""
+    pixels, _, noise_std, start, truth = placed_scene(rank=3, noise=noise)
+    foreign = torch.rand(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
+    places = (torch.arange(len(pixels)) % 5 == 0).double()[:, None]
+    wrong = truth + (start - truth) * max(10 * noise, 1.0)
+    spoiled = pixels + max(5 * noise, 0.1) * places * foreign
+    shares = []
+    for scene in (pixels, spoiled):
+        b = nnls(scene, wrong)
+        moved, _ = endmember_step(scene, b, noise_std, wrong, torch.tensor(0.2))
+        shares.append(explained_share(scene - b @ wrong, scene - b @ moved, noise_std))
+    assert shares[0] > 0.9 and shares[1] < 0.6
+
+
+def test_explained_share_of_noise_alone_is_one():
+    noise = torch.randn(300, 60, generator=torch.Generator().manual_seed(0))
+    assert explained_share(2 * noise, noise, torch.full((60,), 2.0)) == 1
+    for pixels in (noise, noise[:20]):  # more bands than pixels, too
+        assert explained_share(pixels, pixels + 1, torch.ones(60)) == 1
+        assert explained_share(pixels + 1, pixels, torch.ones(60)) == 1
+        assert explained_share(pixels + 1, pixels + 1, torch.ones(60)) == 0
 
 
 def test_wrong_number_of_bands_is_refused():

@@ -388,6 +388,7 @@ def test_given_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_o
     scene = simulate(rank=3, snr_db=25.0, height=48, width=48)
     cube = pipe.processor.preprocess(scene.cube)[0]
     wrong = torch.randn(scene.endmembers.shape, generator=torch.Generator().manual_seed(0))
+    wrong[2] = 0
     start = (scene.endmembers * (1 + 0.02 * wrong)).clamp_min(0)
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
     movable = torch.tensor([True, True, False])
