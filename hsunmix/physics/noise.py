@@ -58,7 +58,8 @@ def explained_share(before: torch.Tensor, after: torch.Tensor, noise_std: torch.
     """How much a step explains of what the pixels had in common in their residual.
 
     Noise may be nearly all that a model leaves of single pixels, while what many have in common shows that it is
-    wrong: eigenvalues of the covariance above the largest that noise has (Marchenko and Pastur, 1967).
+    wrong: eigenvalues of the covariance above the largest that noise has (Marchenko and Pastur, 1967). Noise that is
+    underestimated by more than 5 % counts as in common, too.
 
     Args:
         before: (N, B) residual before the step.

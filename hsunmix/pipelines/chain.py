@@ -78,7 +78,7 @@ class Chain:
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
             have it as far as noise doesn't rule, to their facets, and if spectra were given and corrected on to where
-            all of them would have it as far as noise does, but where endmembers vary.
+            all of them would have it as far as endmembers explain what these have in common, but where they vary.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.

@@ -294,7 +294,7 @@ def test_final_endmember_step_shortens_with_model_errors_and_keeps_fixed_endmemb
 
 @pytest.mark.parametrize("noise", [1e-4, 0.03, 0.3])
 def test_explained_share_tells_wrong_endmembers_from_a_wrong_model_under_noise(noise):
-    """Even where the noise has a hundred times the energy of what is wrong."""
+    """Also where the noise has more energy than what is wrong."""
     pixels, _, noise_std, start, truth = placed_scene(rank=3, noise=noise)
     foreign = torch.rand(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
     places = (torch.arange(len(pixels)) % 5 == 0).double()[:, None]
@@ -315,6 +315,7 @@ def test_explained_share_of_noise_alone_is_one():
         assert explained_share(pixels, pixels + 1, torch.ones(60)) == 1
         assert explained_share(pixels + 1, pixels, torch.ones(60)) == 1
         assert explained_share(pixels + 1, pixels + 1, torch.ones(60)) == 0
+        assert explained_share(pixels + 1, pixels + 2, torch.ones(60)) == 0
 
 
 def test_wrong_number_of_bands_is_refused():

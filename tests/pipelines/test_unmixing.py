@@ -411,6 +411,22 @@ def test_given_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_o
     assert (spectral_angle(given.endmembers, scene.endmembers)[:2] < 0.7 * before[:2]).all()
 
 
+def test_given_spectra_stay_where_other_materials_are_what_the_pixels_have_in_common(pipe):
+    scene = simulate(rank=3, snr_db=25.0, height=48, width=48)
+    wrong = torch.randn(scene.endmembers.shape, generator=torch.Generator().manual_seed(0))
+    start = (scene.endmembers * (1 + 0.02 * wrong)).clamp_min(0)
+    spoiled = scene.cube.clone()
+    spoiled[::3] += 0.1 * torch.rand(spoiled.shape[-1], generator=torch.Generator().manual_seed(1))
+    moves = []
+    for cube in (scene.cube, spoiled):
+        prepared = pipe.processor.preprocess(cube)[0]
+        model = brightness_model(prepared.pixels, start, prepared.noise_std, "fixed")
+        facts = (prepared, start, torch.ones(3, dtype=torch.bool), model, True)
+        given, found = Chain(*facts, torch.full((3,), 0.02)), Chain(*facts)
+        moves.append(float((given.fitted_endmembers - found.fitted_endmembers).norm()))
+    assert moves[1] < 0.1 * moves[0]
+
+
 @pytest.mark.parametrize("mixing_model", MIXING_MODELS)
 def test_networks_see_the_start_whether_or_not_facets_have_been_looked_for(pipe, mixing_model):
     scene = simulate(rank=3, snr_db=35.0)
