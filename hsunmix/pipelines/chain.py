@@ -196,26 +196,26 @@ class Chain:
     def _place_endmembers(self) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
         if self.alternatives is not None:
-            share = self._gather_at(self.fitted_endmembers)
+            residual = self._residual_at(self.fitted_endmembers)
+            share = noise_share(residual, self.cube.noise_std)
             moved = facet_step(self.evidence, self.fitted_endmembers, self.alternatives, share)
             self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
             self.fitted_endmembers = self.fitted_endmembers + self.facet_move
         if self.corrected and self.mixing_model != "variable":  # whose residual holds no variation
-            self._gather_at(self.fitted_endmembers)
+            residual = self._residual_at(self.fitted_endmembers)
             pixels, abundances = self.cube.pixels, self.evidence.scaled_abundances
             data, free = (pixels, abundances, self.evidence.noise_std), self.scale * self.movable[:, None]
             wide, _ = endmember_step(*data, self.fitted_endmembers, ANCHOR_STD * free)
-            had, left = (pixels - abundances @ one for one in (self.fitted_endmembers, wide))
-            share = explained_share(had, left, self.cube.noise_std)
+            share = explained_share(residual, pixels - abundances @ wide, self.cube.noise_std)
             self.fitted_endmembers = final_endmember_step(*data, self.fitted_endmembers, _PLACED_STD * free, share)
         self.endmembers = self.coarse_endmembers
         self.cube, self.evidence, self.seen_share = before
 
-    def _gather_at(self, endmembers: torch.Tensor) -> float:
-        """Evidence with these endmembers (R, K); the share of the noise in what they leave of the pixels."""
+    def _residual_at(self, endmembers: torch.Tensor) -> torch.Tensor:
+        """What these endmembers (R, K) leave of the pixels, (N, K); gathers the evidence with them."""
         self.endmembers = endmembers
         self._gather()
-        return noise_share(self.cube.pixels - self.evidence.scaled_abundances @ endmembers, self.cube.noise_std)
+        return self.cube.pixels - self.evidence.scaled_abundances @ endmembers
 
     def _record(self) -> None:
         brightness = float(self.evidence.brightness.median())
