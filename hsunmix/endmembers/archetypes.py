@@ -1,7 +1,7 @@
 """Archetypal analysis by entropic descent (EDAA: Zouaoui et al., IEEE TIP 2023, doi 10.1109/TIP.2023.3301769).
 
-Endmembers are convex combinations of pixels, pixels are convex combinations of endmembers. Many random starts run as
-one batch, in the coordinates of the signal subspace.
+Endmembers are convex combinations of pixels, pixels are convex combinations of endmembers. Many random starts run in
+batches, in the coordinates of the signal subspace.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 # steps in units of the inverse of the largest entry of the curvature, the smoothness constant on the simplex
 _FIT_STEP = 2.0
 _MIX_STEP = 4.0
+_BATCH = 12  # starts that run together: their weights fit the cache
 
 
 def archetypal_analysis(
@@ -35,26 +36,37 @@ def archetypal_analysis(
         (S, R, K) archetypes, in the dtype of `points`.
     """
     x = points.float()
-    num_points = x.shape[0]
-    noise = torch.randn(num_starts, num_endmembers, num_points, generator=generator).to(x.device)
+    noise = torch.randn(num_starts, num_endmembers, len(x), generator=generator)
+    return torch.cat([_descend(x, one.to(x.device), outer, inner) for one in noise.split(_BATCH)]).to(points.dtype)
+
+
+def _descend(points: torch.Tensor, noise: torch.Tensor, outer: int, inner: int) -> torch.Tensor:
+    """Archetypes (S, R, K) of points (N, K), from one start for each of S fields of noise (S, R, N)."""
     mix = torch.softmax(0.1 * noise, -1)  # the paper's B, [S, R, N]: endmembers = mix @ points
-    fit = torch.full_like(mix, 1 / num_endmembers)  # the paper's A, [S, R, N]: points = fit^T @ endmembers
-    largest = x.square().sum(1).max().clamp_min(1e-12)
+    fit = torch.full_like(mix, 1 / mix.shape[1])  # the paper's A, [S, R, N]: points = fit^T @ endmembers
+    columns = points.T.contiguous()  # [K, N]
+    largest = points.square().sum(1).max().clamp_min(1e-12)
     for _ in range(outer):
-        archetypes = mix @ x  # [S, R, K]
+        archetypes = _weighted(mix, columns)  # [S, R, K]
         gram = archetypes @ archetypes.transpose(1, 2)
-        correlation = archetypes @ x.T  # [S, R, N]
         step = _FIT_STEP / gram.amax((1, 2), keepdim=True).clamp_min(1e-12)
+        correlation, curvature = (step * archetypes) @ columns, -step * gram
         for _ in range(inner):
-            fit = _entropic_update(fit, step * (gram @ fit - correlation), 1)
+            fit = _entropic_update(fit, torch.baddbmm(correlation, curvature, fit), 1)
         fit_gram = fit @ fit.transpose(1, 2)  # [S, R, R]
-        target = fit @ x  # [S, R, K]
         step = _MIX_STEP / (fit_gram.amax((1, 2), keepdim=True) * largest)
+        target, curvature = step * _weighted(fit, columns), step * fit_gram
         for _ in range(inner):
-            mix = _entropic_update(mix, step * ((fit_gram @ (mix @ x) - target) @ x.T), 2)
-    return (mix @ x).to(points.dtype)
+            mix = _entropic_update(mix, (target - curvature @ _weighted(mix, columns)) @ columns, 2)
+    return _weighted(mix, columns)
 
 
-def _entropic_update(weights: torch.Tensor, gradient: torch.Tensor, dim: int) -> torch.Tensor:
-    """One multiplicative update, which keeps the weights on the simplex along `dim`."""
-    return torch.softmax(weights.clamp_min(1e-30).log() - gradient, dim)
+def _weighted(weights: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Weighted sums (S, R, K) of the points, by weights (S, R, N); in this order for BLAS, which is faster so."""
+    return (columns @ weights.flatten(0, 1).T).T.unflatten(0, weights.shape[:2])
+
+
+def _entropic_update(weights: torch.Tensor, descent: torch.Tensor, dim: int) -> torch.Tensor:
+    """One multiplicative update, which keeps the weights on the simplex along `dim`; in the memory of `descent`."""
+    descent.sub_(descent.amax(dim, keepdim=True)).exp_().mul_(weights.clamp_min(1e-30))
+    return descent.div_(descent.sum(dim, keepdim=True))
