@@ -66,21 +66,27 @@ class Alternatives(NamedTuple):
 
 @torch.no_grad()
 def facet_step(
-    evidence: Evidence, endmembers: torch.Tensor, alternatives: Alternatives, noise_share: float = 1.0
+    evidence: Evidence,
+    endmembers: torch.Tensor,
+    alternatives: Alternatives,
+    noise_share: float = 1.0,
+    heavy_tails: bool = False,
 ) -> torch.Tensor:
     """Move endmembers within their span to where the facets of the pixels would have them.
 
     Maximum a posteriori: abundances `a = u M` of pixels with coordinates u, each with a density of four parts (none
     of the material; a trace or little, exponentials; any amount, a generalised normal, nearly even up to its extent),
-    blurred by the noise, and a Gaussian prior on the fractions `M^-1 - 1` of others that the endmembers `M^-1 E` hold,
-    as wide as the alternatives to them differ in these. The parameters of the densities are fitted by expectation
-    maximisation (Dempster et al., 1977), M by L-BFGS, from soft facets to those that the noise says.
+    blurred by the noise, and a prior on the fractions `M^-1 - 1` of others that the endmembers `M^-1 E` hold, as wide
+    as the alternatives to them differ in these. The parameters of the densities are fitted by expectation maximisation
+    (Dempster et al., 1977), M by L-BFGS, from soft facets to those that the noise says.
 
     Args:
         evidence: of N pixels with these R endmembers.
         endmembers: (R, B) spectra.
         alternatives: to them.
         noise_share: of the noise in what these endmembers leave of the pixels; the rest blurs the facets as well.
+        heavy_tails: that prior is Student's t of R - 1 degrees of freedom, and far alternatives widen it less; else
+            Gaussian. For corrected spectra: most are much nearer than the alternatives, some further off.
 
     Returns:
         (R, B) spectra in the dtype of `endmembers`, non-negative; those given where the pixels say nothing.
@@ -91,18 +97,21 @@ def facet_step(
     spectra = endmembers.double()
     root = torch.linalg.inv(torch.linalg.cholesky(regularise(evidence.gram))).T  # of their errors' covariance
     root = root / (evidence.noise_confidence * max(noise_share, _LEAST_SHARE)).sqrt()
-    precision = _fraction_precision(spectra, alternatives) / _COUNT
+    precision = _fraction_precision(spectra, alternatives, heavy_tails) / _COUNT
     movable = alternatives.weights.any(0).to(spectra)
     # outside of inference mode, in which users may call: its tensors have no gradient
     with torch.inference_mode(False), torch.enable_grad():
-        unmixing = _most_probable(*(x.clone() for x in (coordinates, brightness, root, precision, movable)))
+        known = [x.clone() for x in (coordinates, brightness, root, precision, movable)]
+        unmixing = _most_probable(*known, heavy_tails=heavy_tails)
     sign, size = torch.linalg.slogdet(unmixing)
     if not (sign > 0 and torch.isfinite(size)):
         return endmembers
     return torch.linalg.solve(unmixing, spectra).clamp_min(0).to(endmembers.dtype)
 
 
-def _fraction_precision(endmembers: torch.Tensor, alternatives: Alternatives) -> torch.Tensor:
+def _fraction_precision(
+    endmembers: torch.Tensor, alternatives: Alternatives, heavy_tails: bool = False
+) -> torch.Tensor:
     """Inverse covariance (R, R, R) of the fractions of all endmembers (R, B) that the first, second, ... may hold."""
     rank = len(endmembers)
     eye = torch.eye(rank, dtype=endmembers.dtype, device=endmembers.device)
@@ -113,6 +122,7 @@ def _fraction_precision(endmembers: torch.Tensor, alternatives: Alternatives) ->
     angles = spectral_angle(spectra, mean)
     square = (weights * angles.square()).sum(0)
     shrunk = (weights * angles).sum(0) / square.sqrt().clamp_min(1e-6)  # far ones count less, such as spectra given
+    shrunk = shrunk.square() if heavy_tails else shrunk
     variance = shrunk * square * endmembers.square().sum(1)
     fractions = torch.linalg.solve(gram, endmembers @ spectra.flatten(0, 1).T).T.unflatten(0, weights.shape)
     least_sum = (0.1 * fractions.abs().sum(2, keepdim=True)).clamp_min(1e-12)
@@ -140,6 +150,8 @@ def _most_probable(
     root: torch.Tensor,
     precision: torch.Tensor,
     movable: torch.Tensor,
+    *,
+    heavy_tails: bool,
 ) -> torch.Tensor:
     """M (R, R), whose rows add up to one.
 
@@ -149,6 +161,7 @@ def _most_probable(
         root: (R, R) L, the errors of the coordinates having the covariance `L L^T / brightness^2`.
         precision: (R, R, R) of the prior on the fractions in each endmember.
         movable: (R,) 1, or 0 for endmembers that are known: their rows, and those of the inverse, are those of 1.
+        heavy_tails: of the prior.
     """
     rank = len(root)
     eye = torch.eye(rank, dtype=root.dtype, device=root.device)
@@ -173,8 +186,11 @@ def _most_probable(
             unmixing = unmixing_of(free)
             likelihood = _log_densities(coordinates @ unmixing, *parameters).logsumexp(-1).sum(1) @ counts
             moved = torch.linalg.inv(unmixing) - eye
-            distance = torch.einsum("ri,rij,rj->", moved, precision, moved) / 2
-            value = distance - torch.linalg.slogdet(unmixing)[1] - likelihood
+            squares = torch.einsum("ri,rij,rj->r", moved, precision, moved)  # [R]
+            if heavy_tails:  # (dof + dimension) / 2 * log(1 + square / dof), for a pixel
+                freedom = rank - 1
+                squares = 2 * freedom / _COUNT * (_COUNT / freedom * squares).log1p()
+            value = squares.sum() / 2 - torch.linalg.slogdet(unmixing)[1] - likelihood
             value.backward()
             return value
 

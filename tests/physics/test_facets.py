@@ -33,9 +33,9 @@ def alternatives(start, width=OFF):
     return Alternatives(spectra, (width[:, 0] > 0).double().expand(16, -1) / 16)
 
 
-def moved(pixels, start, width=2 * OFF, noise=NOISE, noise_share=1.0):
+def moved(pixels, start, width=2 * OFF, noise=NOISE, noise_share=1.0, heavy_tails=False):
     evidence = gather_evidence(pixels, start, torch.full((NUM_BANDS,), noise))
-    return facet_step(evidence, start, alternatives(start, width), noise_share)
+    return facet_step(evidence, start, alternatives(start, width), noise_share, heavy_tails)
 
 
 def off(endmembers, truth):
@@ -77,6 +77,8 @@ def test_a_few_far_alternatives_loosen_an_endmember_less_than_their_mean_square(
     even = Alternatives(start + factor * (near.spectra - start), near.weights)
     tight, loose, looser = (_fraction_precision(start.double(), one).logdet() for one in (near, both, even))
     assert (tight - loose < 0.87 * (tight - looser)).all()  # .9 and more if only the mean square counted
+    tailed = _fraction_precision(start.double(), both, heavy_tails=True).logdet()
+    assert (tight - tailed < 0.87 * (tight - loose)).all()
 
 
 def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
@@ -90,6 +92,17 @@ def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
     noisy, _, _ = scene(noise=100 * NOISE)
     blurred = distance(noisy, start, noise=100 * NOISE)
     assert distance(noisy, start, noise=100 * NOISE, noise_share=0.1) < 0.9 * blurred < 0.6 * far
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_with_heavy_tails_endmembers_move_far_where_facets_are_and_less_where_none_are(rank):
+    pixels, start, truth = scene(rank)
+    assert off(moved(pixels, start, heavy_tails=True), truth) < 0.4 * off(start, truth)
+    g = torch.Generator().manual_seed(3)
+    inner = 0.25 / rank + 0.75 * torch.softmax(torch.randn(3000, rank, generator=g), 1)
+    pixels = inner @ truth + NOISE * torch.randn(3000, NUM_BANDS, generator=g)
+    misled = off(moved(pixels, truth), truth)
+    assert off(moved(pixels, truth, heavy_tails=True), truth) < 0.6 * misled
 
 
 def test_an_endmember_that_is_sure_stays_while_others_move():
