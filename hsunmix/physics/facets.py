@@ -86,7 +86,7 @@ def facet_step(
         alternatives: to them.
         noise_share: of the noise in what these endmembers leave of the pixels; the rest blurs the facets as well.
         heavy_tails: that prior is Student's t of R - 1 degrees of freedom, and far alternatives widen it less; else
-            Gaussian. For corrected spectra: most are much nearer than the alternatives, some further off.
+            Gaussian. For corrected spectra, most of which are much nearer than the alternatives, some further off.
 
     Returns:
         (R, B) spectra in the dtype of `endmembers`, non-negative; those given where the pixels say nothing.
