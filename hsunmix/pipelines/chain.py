@@ -77,8 +77,8 @@ class Chain:
             that step only drifts (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
-            have it as far as noise doesn't rule, to their facets, and if spectra were given and corrected on to where
-            all of them would have it as far as endmembers explain what these have in common, but where they vary.
+            have it as far as noise doesn't rule, to their facets, and but where endmembers vary on to where all of
+            them would have it as far as endmembers explain what these have in common.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
@@ -202,7 +202,7 @@ class Chain:
             moved = facet_step(self.evidence, self.fitted_endmembers, self.alternatives, share, heavy_tails)
             self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
             self.fitted_endmembers = self.fitted_endmembers + self.facet_move
-        if self.corrected and self.mixing_model != "variable":  # whose residual holds no variation
+        if self.mixing_model != "variable":  # whose residual holds no variation
             residual = self._residual_at(self.fitted_endmembers)
             pixels, abundances = self.cube.pixels, self.evidence.scaled_abundances
             data, free = (pixels, abundances, self.evidence.noise_std), self.scale * self.movable[:, None]

@@ -15,7 +15,15 @@ from hsunmix.data import Cube, SpectralLibrary
 from hsunmix.endmembers import extract_endmembers
 from hsunmix.evaluation import add_noise, evaluate, match_endmembers, perturb_endmembers
 from hsunmix.evaluation.benchmark import closed_form, simulated_reference_scene
-from hsunmix.physics import MIXING_MODELS, Alternatives, brightness_model, spectral_angle, unit_rows
+from hsunmix.physics import (
+    MIXING_MODELS,
+    Alternatives,
+    brightness_model,
+    final_endmember_step,
+    spectral_angle,
+    unit_rows,
+)
+from hsunmix.pipelines import chain as chain_module
 from hsunmix.pipelines import starts
 from hsunmix.pipelines.chain import Chain, network_share
 from hsunmix.simulation import SceneSimulator, benchmark_scene, even_sensor, parametric_spectra
@@ -305,13 +313,14 @@ def test_extracted_endmembers_follow_the_network_outside_of_their_span_and_below
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
     left = cube.noise_std.square().mean().sqrt() * (3 / start.shape[1]) ** 0.5  # by noise, in an extracted spectrum
     bump = 0.01 * torch.linspace(0, 3, start.shape[1]).cos().expand_as(start)
-    basis = torch.linalg.qr(start.T)[0]
-    outside = bump - bump @ basis @ basis.T
     moves = {}
     for share in (0.1, 0.5, 2.0):
         chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, extracted=True)
-        chain.move_endmembers(start + bump + 0.1 * start.roll(1, 0), (share * left).expand_as(start), trust=0.0)
-        moves[share] = chain.endmembers - start
+        placed = chain.fitted_endmembers
+        chain.move_endmembers(placed + bump + 0.1 * placed.roll(1, 0), (share * left).expand_as(start), trust=0.0)
+        moves[share] = chain.endmembers - placed
+    basis = torch.linalg.qr(placed.T)[0]
+    outside = bump - bump @ basis @ basis.T
     torch.testing.assert_close(moves[0.1], outside, atol=1e-3, rtol=0)
     assert moves[2.0].norm() < 0.02 * moves[0.1].norm() < moves[0.5].norm() < 0.8 * moves[0.1].norm()
 
@@ -383,8 +392,14 @@ def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     assert (off(loose.endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
 
 
+def stay(*data):
+    """`final_endmember_step` of no length."""
+    return data[3]
+
+
 @pytest.mark.parametrize("looked_for", [True, False])
-def test_given_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pipe, looked_for):
+@pytest.mark.parametrize("error", [None, torch.full((3,), 0.02)], ids=["extracted", "given"])
+def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pipe, looked_for, error, monkeypatch):
     scene = simulate(rank=3, snr_db=25.0, height=48, width=48)
     cube = pipe.processor.preprocess(scene.cube)[0]
     wrong = torch.randn(scene.endmembers.shape, generator=torch.Generator().manual_seed(0))
@@ -394,37 +409,39 @@ def test_given_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_o
     movable = torch.tensor([True, True, False])
     others = others_in_the_span(start) if looked_for else None
 
-    def chain(error, extracted=True, mixing_model="linear"):
+    def chain(extracted=True, mixing_model="linear"):
         return Chain(cube, start, movable, model, extracted, error, mixing_model, alternatives=others)
 
-    error = torch.full((3,), 0.02)
-    found, given = chain(None), chain(error)
-    before, after = (spectral_angle(one.fitted_endmembers, scene.endmembers) for one in (found, given))
+    moved, varying = chain(), chain(mixing_model="variable")
+    assert torch.equal(chain(extracted=False).fitted_endmembers, start)  # of a library
+    monkeypatch.setattr(chain_module, "final_endmember_step", stay)
+    placed = chain()
+    torch.testing.assert_close(varying.fitted_endmembers, chain(mixing_model="variable").fitted_endmembers)
+    before, after = (spectral_angle(one.fitted_endmembers, scene.endmembers) for one in (placed, moved))
     assert (after[:2] < 0.7 * before[:2]).all()
-    assert torch.equal(given.fitted_endmembers[2], start[2])
-    torch.testing.assert_close(given.facet_move, found.facet_move)
-    assert torch.equal(given.endmembers, start) and torch.equal(given.evidence.rhs, found.evidence.rhs)
-    assert torch.equal(chain(error, extracted=False).fitted_endmembers, start)  # of a library
-    varying = (chain(one, mixing_model="variable").fitted_endmembers for one in (None, error))
-    torch.testing.assert_close(*varying)
-    given.move_endmembers(start, torch.full_like(start, 0.1), trust=0.0)
-    assert (spectral_angle(given.endmembers, scene.endmembers)[:2] < 0.7 * before[:2]).all()
+    assert torch.equal(moved.fitted_endmembers[2], start[2])
+    torch.testing.assert_close(moved.facet_move, placed.facet_move)
+    assert torch.equal(moved.endmembers, start) and torch.equal(moved.evidence.rhs, placed.evidence.rhs)
+    moved.move_endmembers(start, torch.full_like(start, 0.1), trust=0.0)
+    assert (spectral_angle(moved.endmembers, scene.endmembers)[:2] < 0.7 * before[:2]).all()
 
 
-def test_given_spectra_stay_where_other_materials_are_what_the_pixels_have_in_common(pipe):
+@pytest.mark.parametrize("error", [None, torch.full((3,), 0.02)], ids=["extracted", "given"])
+def test_spectra_stay_where_other_materials_are_what_the_pixels_have_in_common(pipe, error, monkeypatch):
     scene = simulate(rank=3, snr_db=25.0, height=48, width=48)
     wrong = torch.randn(scene.endmembers.shape, generator=torch.Generator().manual_seed(0))
     start = (scene.endmembers * (1 + 0.02 * wrong)).clamp_min(0)
     spoiled = scene.cube.clone()
     spoiled[::3] += 0.1 * torch.rand(spoiled.shape[-1], generator=torch.Generator().manual_seed(1))
-    moves = []
-    for cube in (scene.cube, spoiled):
-        prepared = pipe.processor.preprocess(cube)[0]
-        model = brightness_model(prepared.pixels, start, prepared.noise_std, "fixed")
-        facts = (prepared, start, torch.ones(3, dtype=torch.bool), model, True)
-        given, found = Chain(*facts, torch.full((3,), 0.02)), Chain(*facts)
-        moves.append(float((given.fitted_endmembers - found.fitted_endmembers).norm()))
-    assert moves[1] < 0.1 * moves[0]
+    chains = []
+    for step in (final_endmember_step, stay):
+        monkeypatch.setattr(chain_module, "final_endmember_step", step)
+        for cube in (scene.cube, spoiled):
+            prepared = pipe.processor.preprocess(cube)[0]
+            model = brightness_model(prepared.pixels, start, prepared.noise_std, "fixed")
+            chains.append(Chain(prepared, start, torch.ones(3, dtype=torch.bool), model, True, error))
+    clean, other, *placed = (chain.fitted_endmembers for chain in chains)
+    assert (other - placed[1]).norm() < 0.1 * (clean - placed[0]).norm()
 
 
 @pytest.mark.parametrize("mixing_model", MIXING_MODELS)
