@@ -198,7 +198,9 @@ def _measures(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor
     weight = scene.weight[subset]
     weight = weight / weight.sum()
     gram, rhs = normal_equations(pixels, endmembers)
-    amounts = solve_nonnegative(gram, rhs)
+    following = (subset[:_PAIRS] + 1).clamp_max(len(scene.norm) - 1)  # mostly the neighbour to the right
+    both = solve_nonnegative(gram, torch.cat([rhs, scene.smooth[following] @ endmembers.T]))
+    amounts, neighbours = both.split([len(subset), len(following)])
     fitted = amounts @ endmembers
     error = pixels - fitted
     cosine = (pixels * fitted).sum(1) / (norm * fitted.norm(dim=1)).clamp_min(1e-30)
@@ -209,8 +211,6 @@ def _measures(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor
     singular = torch.linalg.svdvals(endmembers)
 
     shares = _shares(amounts)
-    following = (subset[:_PAIRS] + 1).clamp_max(len(scene.norm) - 1)  # mostly the neighbour to the right
-    neighbours = _shares(solve_nonnegative(gram, scene.smooth[following] @ endmembers.T))
     purity = shares.sort(0).values[int(0.995 * len(shares))]
     presence = weight @ shares
     free = torch.linalg.solve(gram + 1e-9 * gram.diagonal().mean() * eye, rhs.T).T
@@ -240,7 +240,7 @@ def _measures(scene: ScenePoints, subset: torch.Tensor, endmembers: torch.Tensor
             below_zero.mean(),
             weight @ (-free).clamp_min(0).sum(1),
             weight @ (free.amin(1) < -0.05).to(weight),
-            _log((shares[:_PAIRS] - neighbours).abs().sum(1).mean()),
+            _log((shares[:_PAIRS] - _shares(neighbours)).abs().sum(1).mean()),
             _log(roughness.max()),
             _log(roughness.mean()),
         ]

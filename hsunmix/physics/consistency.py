@@ -163,37 +163,38 @@ class _Pivoting(torch.autograd.Function):
 
 
 def _pivot(gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor, max_iterations: int) -> torch.Tensor:
-    num_pixels, rank = rhs.shape
+    rank = rhs.shape[1]
     scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()  # makes the diagonal one
     g = gram * scale[..., :, None] * scale[..., None, :]
     g = g + 1e-12 * torch.eye(rank, dtype=gram.dtype, device=gram.device)
     h = rhs * scale
     tolerance = 1e-10 * h.abs().amax(1, keepdim=True).clamp_min(1e-30)
-    x = torch.zeros_like(h)
-    free = free.clone()
-    best = torch.full((num_pixels,), rank + 1, device=h.device)  # fewest infeasibilities so far
+    solution = torch.zeros_like(h)
+    best = torch.full((len(h),), rank + 1, device=h.device)  # fewest infeasibilities so far
     patience = torch.full_like(best, 3)
     index = torch.arange(rank, device=h.device)
-    todo = torch.arange(num_pixels, device=h.device)
+    todo = torch.arange(len(h), device=h.device)
     for _ in range(max_iterations):
-        system = g if g.ndim == 2 else g[todo]
-        x[todo] = solve_on_support(system, h[todo], free[todo])
-        dual = (system @ x[todo][..., None]).squeeze(-1) - h[todo]
-        wrong = torch.where(free[todo], x[todo] < -tolerance[todo], dual < -tolerance[todo])
+        x = solve_on_support(g, h, free)
+        solution[todo] = x
+        dual = (x @ g if g.ndim == 2 else (g @ x[..., None]).squeeze(-1)) - h
+        wrong = torch.where(free, x, dual) < -tolerance
         count = wrong.sum(1)
-        keep = count > 0
-        if not keep.any():
+        keep = count.nonzero().squeeze(1)
+        if not len(keep):
             break
-        todo, wrong, count = todo[keep], wrong[keep], count[keep]
-        improved = count < best[todo]
-        patience[todo] = torch.where(improved, 3, patience[todo] - 1)
-        best[todo] = torch.minimum(best[todo], count)
+        todo, h, tolerance, free, wrong, count, best, patience = (
+            of_all[keep] for of_all in (todo, h, tolerance, free, wrong, count, best, patience)
+        )
+        g = g if g.ndim == 2 else g[keep]
+        improved = count < best
+        patience = torch.where(improved, 3, patience - 1)
+        best = torch.minimum(best, count)
         # Murty's rule, which cannot cycle: exchange only the last infeasible variable once patience is spent
         last = (wrong * (index + 1)).argmax(1, keepdim=True)
-        single = patience[todo] < 0
-        wrong = torch.where(single[:, None], index == last, wrong)
-        free[todo] = free[todo] ^ wrong
-    return x.clamp_min(0) * scale
+        wrong = torch.where((patience < 0)[:, None], index == last, wrong)
+        free = free ^ wrong
+    return solution.clamp_min(0) * scale
 
 
 def solve_on_support(gram: torch.Tensor, rhs: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
