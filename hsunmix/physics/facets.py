@@ -24,6 +24,9 @@ _COUNT = 4.0
 # it, and of that which an error of their angle in any direction would have; the std of each is at least
 # _LEAST / (R - 1) and at most _MOST (R - 1)^(1/2).
 _ALONG, _ANY, _LEAST, _MOST = 6.0, 0.15, 0.01, 0.1
+# An endmember that would turn by more than that many times the angle of the alternatives to their mean (root mean
+# square) and that many radians goes less far: what are small fractions of bright ones may be most of a dark one.
+_FAR, _NEAR = 2.0, 0.01
 _ALIKE = 0.01  # of the power of the endmembers is added, for those angles: alike ones don't exchange what they like
 _PIXELS = 2500  # that are looked at, spread evenly over the scene
 _DARK = 0.1  # times the ordinary brightness: darker pixels say nothing of facets
@@ -89,7 +92,8 @@ def facet_step(
             Gaussian. For corrected spectra, most of which are much nearer than the alternatives, some further off.
 
     Returns:
-        (R, B) spectra in the dtype of `endmembers`, non-negative; those given where the pixels say nothing.
+        (R, B) spectra in the dtype of `endmembers`, non-negative; those given where the pixels say nothing, and a part
+        of the way, as much smaller, where they would turn by more than twice as far as their alternatives differ.
     """
     coordinates, brightness = _coordinates(evidence)
     if len(coordinates) < len(endmembers) or len(endmembers) < 2:
@@ -106,7 +110,17 @@ def facet_step(
     sign, size = torch.linalg.slogdet(unmixing)
     if not (sign > 0 and torch.isfinite(size)):
         return endmembers
-    return torch.linalg.solve(unmixing, spectra).clamp_min(0).to(endmembers.dtype)
+    moved = torch.linalg.solve(unmixing, spectra).clamp_min(0)
+    squares = _deviations(alternatives).square()
+    farthest = _FAR * (alternatives.weights.to(squares) * squares).sum(0).sqrt() + _NEAR  # [R]
+    rest = 1 - (farthest / spectral_angle(moved, spectra).clamp_min(1e-12)).clamp_max(1.0)
+    return (moved - rest[:, None] * (moved - spectra)).to(endmembers.dtype)
+
+
+def _deviations(alternatives: Alternatives) -> torch.Tensor:
+    """Angles (P, R), radians, float64, of alternatives to the mean of those to the same endmember."""
+    spectra = unit_rows(alternatives.spectra.double())
+    return spectral_angle(spectra, (alternatives.weights.double()[..., None] * spectra).sum(0))
 
 
 def _fraction_precision(
@@ -118,8 +132,7 @@ def _fraction_precision(
     gram = regularise(endmembers @ endmembers.T)
     spectra, weights = (one.to(endmembers) for one in alternatives)
     spectra = unit_rows(spectra)
-    mean = (weights[..., None] * spectra).sum(0)
-    angles = spectral_angle(spectra, mean)
+    angles = _deviations(alternatives).to(endmembers)
     square = (weights * angles.square()).sum(0)
     shrunk = (weights * angles).sum(0) / square.sqrt().clamp_min(1e-6)  # far ones count less, such as spectra given
     shrunk = shrunk.square() if heavy_tails else shrunk

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hsunmix.physics import Alternatives, facet_step, gather_evidence, spectral_angle
+from hsunmix.physics import Alternatives, facet_step, facets, gather_evidence, spectral_angle, unit_rows
 from hsunmix.physics.facets import _fit_densities, _fraction_precision, _log_densities
 
 NUM_BANDS, NOISE = 60, 0.002
@@ -111,6 +111,23 @@ def test_an_endmember_that_is_sure_stays_while_others_move():
     found = moved(pixels, start, torch.tensor([0.0, 2 * OFF, 2 * OFF, 2 * OFF]))
     assert (found[0] - start[0]).norm() < 0.02 * (found[1:] - start[1:]).norm()
     assert off(found[1:], truth[1:]) < 0.4 * off(start[1:], truth[1:])
+
+
+def test_an_endmember_that_would_turn_too_far_goes_a_part_of_the_way(monkeypatch):
+    """As a dark one may, of which small fractions of bright ones are most."""
+    pixels, start, _ = scene()
+    monkeypatch.setattr(facets, "_FAR", 100.0)
+    whole = moved(pixels, start, 0.02)
+    turned = spectral_angle(whole, start)
+    others = alternatives(start, 0.02)
+    spectra = unit_rows(others.spectra)
+    differ = spectral_angle(spectra, spectra.mean(0)).square().mean(0).sqrt()
+    monkeypatch.setattr(facets, "_NEAR", 0.0)
+    for far in (0.9, 0.3):
+        monkeypatch.setattr(facets, "_FAR", far)
+        share = (far * differ / turned).clamp_max(1)[:, None].to(start)
+        torch.testing.assert_close(moved(pixels, start, 0.02), start + share * (whole - start), atol=1e-5, rtol=1e-4)
+        assert (share < 1).any()
 
 
 def test_dark_and_stray_pixels_say_little():
