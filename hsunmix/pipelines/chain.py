@@ -77,8 +77,8 @@ class Chain:
             that step only drifts (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
-            have it as far as noise doesn't rule, to their facets, and but where endmembers vary on to where all of
-            them would have it as far as endmembers explain what these have in common.
+            have it as far as noise doesn't rule, to their facets, and (not where endmembers vary) to where all of them
+            would have it as far as endmembers explain what these have in common.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
