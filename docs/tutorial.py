@@ -70,8 +70,8 @@ def score(out, truth=truth):
 # ## 2. Blind: only the number of materials is known
 #
 # *Coarse* is the estimate before diffusion, *refined* the one after it. The gain in abundances is what the network
-# knows about maps; extracted endmembers hardly move here, because extraction has seen all pixels already (where no
-# mixture explains all pixels, as in real scenes, they move to where most pixels would have them).
+# knows about maps; extracted endmembers move little, because extraction has seen all pixels already: to the facets of
+# the pixels, and to where all of them would have them (where no mixture explains these, as in real scenes, most).
 
 # %%
 blind = pipe(cube, wavelengths=wavelengths, num_endmembers=4, generator=seed())

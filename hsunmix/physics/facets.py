@@ -24,8 +24,8 @@ _COUNT = 4.0
 # it, and of that which an error of their angle in any direction would have; the std of each is at least
 # _LEAST / (R - 1) and at most _MOST (R - 1)^(1/2).
 _ALONG, _ANY, _LEAST, _MOST = 6.0, 0.15, 0.01, 0.1
-# An endmember that would turn by more than that many times the angle of the alternatives to their mean (root mean
-# square) and that many radians goes less far: what are small fractions of bright ones may be most of a dark one.
+# No endmember turns by more than that many times the angle of the alternatives to their mean (root mean square) and
+# that many radians: what are small fractions of bright ones may be most of a dark one.
 _FAR, _NEAR = 2.0, 0.01
 _ALIKE = 0.01  # of the power of the endmembers is added, for those angles: alike ones don't exchange what they like
 _PIXELS = 2500  # that are looked at, spread evenly over the scene
@@ -92,8 +92,8 @@ def facet_step(
             Gaussian. For corrected spectra, most of which are much nearer than the alternatives, some further off.
 
     Returns:
-        (R, B) spectra in the dtype of `endmembers`, non-negative; those given where the pixels say nothing, and a part
-        of the way, as much smaller, where they would turn by more than twice as far as their alternatives differ.
+        (R, B) spectra in the dtype of `endmembers`, non-negative, turned by no more than .01 rad and twice as far as
+        the alternatives differ; those given where the pixels say nothing.
     """
     coordinates, brightness = _coordinates(evidence)
     if len(coordinates) < len(endmembers) or len(endmembers) < 2:
@@ -111,10 +111,20 @@ def facet_step(
     if not (sign > 0 and torch.isfinite(size)):
         return endmembers
     moved = torch.linalg.solve(unmixing, spectra).clamp_min(0)
-    squares = _deviations(alternatives).square()
-    farthest = _FAR * (alternatives.weights.to(squares) * squares).sum(0).sqrt() + _NEAR  # [R]
-    rest = 1 - (farthest / spectral_angle(moved, spectra).clamp_min(1e-12)).clamp_max(1.0)
-    return (moved - rest[:, None] * (moved - spectra)).to(endmembers.dtype)
+    weights, squares = alternatives.weights.to(spectra), _deviations(alternatives).to(spectra).square()
+    return _turned_by(spectra, moved, _FAR * (weights * squares).sum(0).sqrt() + _NEAR).to(endmembers.dtype)
+
+
+def _turned_by(start: torch.Tensor, moved: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    """Spectra (R, B) between two sets, at an angle of at most (R,) radians to the first; the second where it is so.
+
+    Of the way, they go no larger a share than of the angle: those that get dark turn most at its end.
+    """
+    angle = spectral_angle(moved, start)
+    across, along = moved.norm(dim=1) * (angle - most).sin(), start.norm(dim=1) * most.sin()
+    share = torch.minimum(most / angle.clamp_min(1e-12), along / (along + across).clamp_min(1e-12))
+    rest = torch.where(angle > most, 1 - share, 0.0)
+    return moved - rest[:, None] * (moved - start)
 
 
 def _deviations(alternatives: Alternatives) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hsunmix.physics import Alternatives, facet_step, facets, gather_evidence, spectral_angle, unit_rows
-from hsunmix.physics.facets import _fit_densities, _fraction_precision, _log_densities
+from hsunmix.physics.facets import _fit_densities, _fraction_precision, _log_densities, _turned_by
 
 NUM_BANDS, NOISE = 60, 0.002
 OFF = 0.05
@@ -113,21 +113,31 @@ def test_an_endmember_that_is_sure_stays_while_others_move():
     assert off(found[1:], truth[1:]) < 0.4 * off(start[1:], truth[1:])
 
 
-def test_an_endmember_that_would_turn_too_far_goes_a_part_of_the_way(monkeypatch):
-    """As a dark one may, of which small fractions of bright ones are most."""
+def test_endmembers_turn_no_further_than_alternatives_say(monkeypatch):
     pixels, start, _ = scene()
     monkeypatch.setattr(facets, "_FAR", 100.0)
     whole = moved(pixels, start, 0.02)
-    turned = spectral_angle(whole, start)
-    others = alternatives(start, 0.02)
-    spectra = unit_rows(others.spectra)
+    spectra = unit_rows(alternatives(start, 0.02).spectra)
     differ = spectral_angle(spectra, spectra.mean(0)).square().mean(0).sqrt()
-    monkeypatch.setattr(facets, "_NEAR", 0.0)
-    for far in (0.9, 0.3):
+    for far, near in ((0.9, 0.0), (0.3, 0.01)):
         monkeypatch.setattr(facets, "_FAR", far)
-        share = (far * differ / turned).clamp_max(1)[:, None].to(start)
-        torch.testing.assert_close(moved(pixels, start, 0.02), start + share * (whole - start), atol=1e-5, rtol=1e-4)
-        assert (share < 1).any()
+        monkeypatch.setattr(facets, "_NEAR", near)
+        found = moved(pixels, start, 0.02)
+        less = spectral_angle(whole, start) > far * differ + near
+        assert less.any() and torch.equal(found[~less], whole[~less])
+        torch.testing.assert_close(spectral_angle(found, start)[less], (far * differ + near)[less], rtol=0.05, atol=0)
+        assert (spectral_angle(found, start) < 1.0001 * (far * differ + near)).all()
+
+
+@pytest.mark.parametrize("size", [0.3, 1.0, 5.0])
+def test_dark_endmembers_turn_no_further_than_they_may(size):
+    """Those that get brighter would turn most at the start of the way, those that get darker at its end."""
+    start, other = torch.tensor([[0.1, 0.0]]).double(), torch.tensor([[0.06, 0.08]]).double() * size
+    turn = float(spectral_angle(start, other))
+    found = _turned_by(start, other, torch.tensor([0.2 * turn]).double())
+    assert torch.equal(_turned_by(start, other, torch.tensor([1.001 * turn]).double()), other)
+    assert 0.03 * turn < spectral_angle(found, start) < 0.2001 * turn
+    assert (found - start).norm() < 0.2001 * (other - start).norm()
 
 
 def test_dark_and_stray_pixels_say_little():
