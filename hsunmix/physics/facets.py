@@ -111,8 +111,8 @@ def facet_step(
     if not (sign > 0 and torch.isfinite(size)):
         return endmembers
     moved = torch.linalg.solve(unmixing, spectra).clamp_min(0)
-    weights, squares = alternatives.weights.to(spectra), _deviations(alternatives).to(spectra).square()
-    return _turned_by(spectra, moved, _FAR * (weights * squares).sum(0).sqrt() + _NEAR).to(endmembers.dtype)
+    square = _angles_apart(alternatives)[1].to(spectra)
+    return _turned_by(spectra, moved, _FAR * square.sqrt() + _NEAR).to(endmembers.dtype)
 
 
 def _turned_by(start: torch.Tensor, moved: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
@@ -127,10 +127,11 @@ def _turned_by(start: torch.Tensor, moved: torch.Tensor, most: torch.Tensor) -> 
     return moved - rest[:, None] * (moved - start)
 
 
-def _deviations(alternatives: Alternatives) -> torch.Tensor:
-    """Angles (P, R), radians, float64, of alternatives to the mean of those to the same endmember."""
-    spectra = unit_rows(alternatives.spectra.double())
-    return spectral_angle(spectra, (alternatives.weights.double()[..., None] * spectra).sum(0))
+def _angles_apart(alternatives: Alternatives) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and mean square (R,), float64, of the angles, radians, of alternatives to the mean of them."""
+    spectra, weights = unit_rows(alternatives.spectra.double()), alternatives.weights.double()
+    angles = spectral_angle(spectra, (weights[..., None] * spectra).sum(0))
+    return (weights * angles).sum(0), (weights * angles.square()).sum(0)
 
 
 def _fraction_precision(
@@ -142,9 +143,8 @@ def _fraction_precision(
     gram = regularise(endmembers @ endmembers.T)
     spectra, weights = (one.to(endmembers) for one in alternatives)
     spectra = unit_rows(spectra)
-    angles = _deviations(alternatives).to(endmembers)
-    square = (weights * angles.square()).sum(0)
-    shrunk = (weights * angles).sum(0) / square.sqrt().clamp_min(1e-6)  # far ones count less, such as spectra given
+    angle, square = (one.to(endmembers) for one in _angles_apart(alternatives))
+    shrunk = angle / square.sqrt().clamp_min(1e-6)  # far ones count less, such as spectra given
     shrunk = shrunk.square() if heavy_tails else shrunk
     variance = shrunk * square * endmembers.square().sum(1)
     fractions = torch.linalg.solve(gram, endmembers @ spectra.flatten(0, 1).T).T.unflatten(0, weights.shape)
