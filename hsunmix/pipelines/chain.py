@@ -36,6 +36,9 @@ from .scene import SceneModel, Stage
 LEAST_PIXELS = 20  # for each endmember: with fewer they say nothing of given or found spectra
 ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 _PLACED_STD = 0.01  # the same once they are placed
+# How often more than two endmembers go to their facets and to where all pixels would have them, in turn. A third time
+# gains on some scenes of little noise and loses on others.
+_PLACINGS = 2
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
@@ -77,8 +80,8 @@ class Chain:
             that step only drifts (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
-            have it as far as noise doesn't rule, to their facets, and (not where endmembers vary) to where all of them
-            would have it as far as endmembers explain what these have in common.
+            have it as far as noise doesn't rule, and then, once or twice, to their facets and (not where endmembers
+            vary) to where all of them would have it as far as endmembers explain what these have in common.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
@@ -195,22 +198,29 @@ class Chain:
 
     def _place_endmembers(self) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
-        if self.alternatives is not None:
-            residual = self._residual_at(self.fitted_endmembers)
-            share = noise_share(residual, self.cube.noise_std)
-            heavy_tails = self.corrected and len(self.movable) == 2  # with more, typical scenes lost 1 to 3 % by them
-            moved = facet_step(self.evidence, self.fitted_endmembers, self.alternatives, share, heavy_tails)
-            self.facet_move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
-            self.fitted_endmembers = self.fitted_endmembers + self.facet_move
-        if self.mixing_model != "variable":  # whose residual holds no variation
-            residual = self._residual_at(self.fitted_endmembers)
-            pixels, abundances = self.cube.pixels, self.evidence.scaled_abundances
-            data, free = (pixels, abundances, self.evidence.noise_std), self.scale * self.movable[:, None]
-            wide, _ = endmember_step(*data, self.fitted_endmembers, ANCHOR_STD * free)
-            share = explained_share(residual, pixels - abundances @ wide, self.cube.noise_std)
-            self.fitted_endmembers = final_endmember_step(*data, self.fitted_endmembers, _PLACED_STD * free, share)
+        for _ in range(_PLACINGS if len(self.movable) > 2 else 1):
+            if self.alternatives is not None:
+                self._place_facets(self.alternatives)
+            if self.mixing_model != "variable":  # whose residual holds no variation
+                self._place_by_residual()
         self.endmembers = self.coarse_endmembers
         self.cube, self.evidence, self.seen_share = before
+
+    def _place_facets(self, alternatives: Alternatives) -> None:
+        share = noise_share(self._residual_at(self.fitted_endmembers), self.cube.noise_std)
+        heavy_tails = self.corrected and len(self.movable) == 2  # with more, typical scenes lost 1 to 3 % by them
+        moved = facet_step(self.evidence, self.fitted_endmembers, alternatives, share, heavy_tails)
+        move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
+        self.facet_move = self.facet_move + move
+        self.fitted_endmembers = self.fitted_endmembers + move
+
+    def _place_by_residual(self) -> None:
+        residual = self._residual_at(self.fitted_endmembers)
+        pixels, abundances = self.cube.pixels, self.evidence.scaled_abundances
+        data, free = (pixels, abundances, self.evidence.noise_std), self.scale * self.movable[:, None]
+        wide, _ = endmember_step(*data, self.fitted_endmembers, ANCHOR_STD * free)
+        share = explained_share(residual, pixels - abundances @ wide, self.cube.noise_std)
+        self.fitted_endmembers = final_endmember_step(*data, self.fitted_endmembers, _PLACED_STD * free, share)
 
     def _residual_at(self, endmembers: torch.Tensor) -> torch.Tensor:
         """What these endmembers (R, K) leave of the pixels, (N, K); gathers the evidence with them."""

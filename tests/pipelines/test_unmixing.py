@@ -19,6 +19,7 @@ from hsunmix.physics import (
     MIXING_MODELS,
     Alternatives,
     brightness_model,
+    facet_step,
     final_endmember_step,
     spectral_angle,
     unit_rows,
@@ -412,6 +413,7 @@ def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pi
     def chain(extracted=True, mixing_model="linear"):
         return Chain(cube, start, movable, model, extracted, error, mixing_model, alternatives=others)
 
+    monkeypatch.setattr(chain_module, "_PLACINGS", 1)  # each step by itself, not what it changes for the other one
     moved, varying = chain(), chain(mixing_model="variable")
     assert torch.equal(chain(extracted=False).fitted_endmembers, start)  # of a library
     monkeypatch.setattr(chain_module, "final_endmember_step", stay)
@@ -424,6 +426,38 @@ def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pi
     assert torch.equal(moved.endmembers, start) and torch.equal(moved.evidence.rhs, placed.evidence.rhs)
     moved.move_endmembers(start, torch.full_like(start, 0.1), trust=0.0)
     assert (spectral_angle(moved.endmembers, scene.endmembers)[:2] < 0.7 * before[:2]).all()
+
+
+def test_more_than_two_endmembers_are_placed_twice(pipe, monkeypatch):
+    """What the first placing leaves of starts that are further off than the alternatives say, the second lessens."""
+    calls = []
+
+    def counted(*args):
+        calls.append(1)
+        return facet_step(*args)
+
+    monkeypatch.setattr(chain_module, "facet_step", counted)
+
+    def place(rank, placings):
+        monkeypatch.setattr(chain_module, "_PLACINGS", placings)
+        scene = simulate(rank=rank, snr_db=45.0, height=48, width=48)
+        cube = pipe.processor.preprocess(scene.cube)[0]
+        mixing = 0.95 * torch.eye(rank) + 0.05 * torch.eye(rank).roll(1, 1)
+        start = mixing @ scene.endmembers
+        around = torch.eye(rank) + 0.02 * torch.randn(16, rank, rank, generator=torch.Generator().manual_seed(0))
+        others = Alternatives(
+            around / around.sum(2, keepdim=True) @ start, torch.full((16, rank), 1 / 16, dtype=torch.float64)
+        )
+        model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
+        chain = Chain(cube, start, torch.ones(rank, dtype=torch.bool), model, True, alternatives=others)
+        assert chain.facet_move.norm() > 0
+        return spectral_angle(chain.fitted_endmembers, scene.endmembers), spectral_angle(start, scene.endmembers)
+
+    (twice, start), (once, _) = place(4, 2), place(4, 1)
+    assert twice.mean() < 0.5 * once.mean() < 0.25 * start.mean()
+    calls.clear()
+    pair = place(2, 2)[0]
+    assert len(calls) == 1 and torch.equal(pair, place(2, 1)[0])
 
 
 @pytest.mark.parametrize("error", [None, torch.full((3,), 0.02)], ids=["extracted", "given"])
