@@ -15,7 +15,7 @@ from .consistency import (
     solve_on_support,
 )
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
-from .facets import Alternatives, facet_step
+from .facets import Alternatives, facet_step, relative_turn
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise, explained_share, noise_share
 from .nonlinear import (
@@ -66,6 +66,7 @@ __all__ = [
     "noise_share",
     "normal_equations",
     "project_simplex",
+    "relative_turn",
     "robust_endmember_step",
     "scatter",
     "smooth_error",

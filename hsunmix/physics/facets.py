@@ -27,6 +27,7 @@ _ALONG, _ANY, _LEAST, _MOST = 6.0, 0.15, 0.01, 0.1
 # No endmember turns by more than that many times the angle of the alternatives to their mean (root mean square) and
 # that many radians: what are small fractions of bright ones may be most of a dark one.
 _FAR, _NEAR = 2.0, 0.01
+_LEAST_APART = 0.001  # radians, of the alternatives, for how far that is
 _ALIKE = 0.01  # of the power of the endmembers is added, for those angles: alike ones don't exchange what they like
 _PIXELS = 2500  # that are looked at, spread evenly over the scene
 _DARK = 0.1  # times the ordinary brightness: darker pixels say nothing of facets
@@ -125,6 +126,23 @@ def _turned_by(start: torch.Tensor, moved: torch.Tensor, most: torch.Tensor) -> 
     share = torch.minimum(most / angle.clamp_min(1e-12), along / (along + across).clamp_min(1e-12))
     rest = torch.where(angle > most, 1 - share, 0.0)
     return moved - rest[:, None] * (moved - start)
+
+
+def relative_turn(start: torch.Tensor, moved: torch.Tensor, alternatives: Alternatives) -> float:
+    """How far endmembers turn, in units of how far the alternatives to them differ.
+
+    Args:
+        start: (R, B) spectra.
+        moved: (R, B).
+        alternatives: to them.
+
+    Returns:
+        Root mean square, over those that are not known, of the angle between the two over that of the alternatives to
+        their mean (root mean square, too); 0 where all are known.
+    """
+    apart = _angles_apart(alternatives)[1].sqrt().clamp_min(_LEAST_APART)
+    turned = (spectral_angle(moved.double(), start.double()).to(apart) / apart)[alternatives.weights.any(0)]
+    return float(turned.square().mean().sqrt()) if len(turned) else 0.0
 
 
 def _angles_apart(alternatives: Alternatives) -> tuple[torch.Tensor, torch.Tensor]:

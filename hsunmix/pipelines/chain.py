@@ -5,6 +5,7 @@ The networks predict; this file makes their predictions agree with the measured 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,6 +25,7 @@ from ..physics import (
     leaked_abundances,
     linear_part,
     noise_share,
+    relative_turn,
     robust_endmember_step,
     scatter,
     smooth_error,
@@ -36,9 +38,10 @@ from .scene import SceneModel, Stage
 LEAST_PIXELS = 20  # for each endmember: with fewer they say nothing of given or found spectra
 ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 _PLACED_STD = 0.01  # the same once they are placed
-# How often more than two endmembers go to their facets and to where all pixels would have them, in turn. A third time
-# gains on some scenes of little noise and loses on others.
-_PLACINGS = 2
+# More than two endmembers go to their facets and to where all pixels would have them in turn, up to _ROUNDS times, as
+# long as facets turn them by at least _FURTHER times what the alternatives differ by: these have held them back.
+# Without facets it is _WITHOUT_FACETS rounds.
+_ROUNDS, _FURTHER, _WITHOUT_FACETS = 3, 0.25, 2
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
@@ -80,7 +83,7 @@ class Chain:
             that step only drifts (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
-            have it as far as noise doesn't rule, and then, once or twice, to their facets and (not where endmembers
+            have it as far as noise doesn't rule, and then, in rounds, to their facets and (not where endmembers
             vary) to where all of them would have it as far as endmembers explain what these have in common.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
@@ -198,21 +201,25 @@ class Chain:
 
     def _place_endmembers(self) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
-        for _ in range(_PLACINGS if len(self.movable) > 2 else 1):
-            if self.alternatives is not None:
-                self._place_facets(self.alternatives)
+        rounds = _WITHOUT_FACETS if self.alternatives is None else _ROUNDS
+        for _ in range(rounds if len(self.movable) > 2 else 1):
+            turn = math.inf if self.alternatives is None else self._place_by_facets(self.alternatives)
             if self.mixing_model != "variable":  # whose residual holds no variation
                 self._place_by_residual()
+            if turn < _FURTHER:
+                break
         self.endmembers = self.coarse_endmembers
         self.cube, self.evidence, self.seen_share = before
 
-    def _place_facets(self, alternatives: Alternatives) -> None:
-        share = noise_share(self._residual_at(self.fitted_endmembers), self.cube.noise_std)
+    def _place_by_facets(self, alternatives: Alternatives) -> float:
+        start = self.fitted_endmembers
+        share = noise_share(self._residual_at(start), self.cube.noise_std)
         heavy_tails = self.corrected and len(self.movable) == 2  # with more, typical scenes lost 1 to 3 % by them
-        moved = facet_step(self.evidence, self.fitted_endmembers, alternatives, share, heavy_tails)
-        move = torch.where(self.movable[:, None], moved - self.fitted_endmembers, 0.0)
+        moved = facet_step(self.evidence, start, alternatives, share, heavy_tails)
+        move = torch.where(self.movable[:, None], moved - start, 0.0)
         self.facet_move = self.facet_move + move
-        self.fitted_endmembers = self.fitted_endmembers + move
+        self.fitted_endmembers = start + move
+        return relative_turn(start, self.fitted_endmembers, alternatives)
 
     def _place_by_residual(self) -> None:
         residual = self._residual_at(self.fitted_endmembers)

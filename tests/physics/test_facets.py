@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from hsunmix.physics import Alternatives, facet_step, facets, gather_evidence, spectral_angle, unit_rows
+from hsunmix.physics import (
+    Alternatives,
+    facet_step,
+    facets,
+    gather_evidence,
+    relative_turn,
+    spectral_angle,
+    unit_rows,
+)
 from hsunmix.physics.facets import _fit_densities, _fraction_precision, _log_densities, _turned_by
 
 NUM_BANDS, NOISE = 60, 0.002
@@ -138,6 +146,18 @@ def test_dark_endmembers_turn_no_further_than_they_may(size):
     assert torch.equal(_turned_by(start, other, torch.tensor([1.001 * turn]).double()), other)
     assert 0.03 * turn < spectral_angle(found, start) < 0.2001 * turn
     assert (found - start).norm() < 0.2001 * (other - start).norm()
+
+
+def test_turns_are_measured_by_the_alternatives():
+    angles = torch.tensor([-0.1, 0.1]).double()
+    turned = torch.tensor([0.02, 0.0]).double()  # the second spectrum is known
+    first = torch.stack([angles.cos(), angles.sin()], -1)
+    second = torch.ones(2, 2)
+    others = Alternatives(torch.stack([first, second], 1), torch.tensor([[0.5, 0], [0.5, 0]]))
+    start = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
+    moved = torch.stack([turned.cos(), turned.sin()], -1).float()
+    assert relative_turn(start, moved, others) == pytest.approx(0.2, rel=1e-4)
+    assert relative_turn(start, moved, Alternatives(others.spectra, torch.zeros(2, 2))) == 0
 
 
 def test_dark_and_stray_pixels_say_little():
