@@ -75,6 +75,7 @@ def facet_step(
     alternatives: Alternatives,
     noise_share: float = 1.0,
     heavy_tails: bool = False,
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Move endmembers within their span to where the facets of the pixels would have them.
 
@@ -91,10 +92,11 @@ def facet_step(
         noise_share: of the noise in what these endmembers leave of the pixels; the rest blurs the facets as well.
         heavy_tails: that prior is Student's t of R - 1 degrees of freedom, and far alternatives widen it less; else
             Gaussian. For corrected spectra, most of which are much nearer than the alternatives, some further off.
+        start: (R, B) spectra from which they are on their way; `endmembers` when `None`.
 
     Returns:
-        (R, B) spectra in the dtype of `endmembers`, non-negative, turned by no more than .01 rad and twice as far as
-        the alternatives differ; those given where the pixels say nothing.
+        (R, B) spectra in the dtype of `endmembers`, non-negative, turned from the start by no more than .01 rad and
+        twice as far as the alternatives differ; those given where the pixels say nothing.
     """
     coordinates, brightness = _coordinates(evidence)
     if len(coordinates) < len(endmembers) or len(endmembers) < 2:
@@ -113,7 +115,8 @@ def facet_step(
         return endmembers
     moved = torch.linalg.solve(unmixing, spectra).clamp_min(0)
     square = _angles_apart(alternatives)[1].to(spectra)
-    return _turned_by(spectra, moved, _FAR * square.sqrt() + _NEAR).to(endmembers.dtype)
+    start = spectra if start is None else start.double()
+    return _turned_by(start, moved, _FAR * square.sqrt() + _NEAR).to(endmembers.dtype)
 
 
 def _turned_by(start: torch.Tensor, moved: torch.Tensor, most: torch.Tensor) -> torch.Tensor:

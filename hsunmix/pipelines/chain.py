@@ -5,7 +5,6 @@ The networks predict; this file makes their predictions agree with the measured 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -39,9 +38,9 @@ LEAST_PIXELS = 20  # for each endmember: with fewer they say nothing of given or
 ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 _PLACED_STD = 0.01  # the same once they are placed
 # More than two endmembers go to their facets and to where all pixels would have them in turn, up to _ROUNDS times, as
-# long as facets turn them by at least _FURTHER times what the alternatives differ by: these have held them back.
-# Without facets it is _WITHOUT_FACETS rounds.
-_ROUNDS, _FURTHER, _WITHOUT_FACETS = 3, 0.25, 2
+# long as facets turn them by at least _LEAST_TURN of what the alternatives differ by. Without facets it is
+# _WITHOUT_FACETS rounds.
+_ROUNDS, _LEAST_TURN, _WITHOUT_FACETS = 3, 0.25, 2
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
@@ -201,25 +200,28 @@ class Chain:
 
     def _place_endmembers(self) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
-        rounds = _WITHOUT_FACETS if self.alternatives is None else _ROUNDS
+        start, others = self.fitted_endmembers, self.alternatives
+        rounds = _WITHOUT_FACETS if others is None else _ROUNDS
         for _ in range(rounds if len(self.movable) > 2 else 1):
-            turn = math.inf if self.alternatives is None else self._place_by_facets(self.alternatives)
+            came_from = self.fitted_endmembers
+            if others is not None:
+                self._place_by_facets(others, start)
+            turned = self.fitted_endmembers
             if self.mixing_model != "variable":  # whose residual holds no variation
                 self._place_by_residual()
-            if turn < _FURTHER:
+            if others is not None and relative_turn(came_from, turned, others) < _LEAST_TURN:
                 break
         self.endmembers = self.coarse_endmembers
         self.cube, self.evidence, self.seen_share = before
 
-    def _place_by_facets(self, alternatives: Alternatives) -> float:
-        start = self.fitted_endmembers
-        share = noise_share(self._residual_at(start), self.cube.noise_std)
+    def _place_by_facets(self, alternatives: Alternatives, start: torch.Tensor) -> None:
+        here = self.fitted_endmembers
+        share = noise_share(self._residual_at(here), self.cube.noise_std)
         heavy_tails = self.corrected and len(self.movable) == 2  # with more, typical scenes lost 1 to 3 % by them
-        moved = facet_step(self.evidence, start, alternatives, share, heavy_tails)
-        move = torch.where(self.movable[:, None], moved - start, 0.0)
+        moved = facet_step(self.evidence, here, alternatives, share, heavy_tails, start)
+        move = torch.where(self.movable[:, None], moved - here, 0.0)
         self.facet_move = self.facet_move + move
-        self.fitted_endmembers = start + move
-        return relative_turn(start, self.fitted_endmembers, alternatives)
+        self.fitted_endmembers = here + move
 
     def _place_by_residual(self) -> None:
         residual = self._residual_at(self.fitted_endmembers)

@@ -149,15 +149,17 @@ def test_dark_endmembers_turn_no_further_than_they_may(size):
 
 
 def test_turns_are_measured_by_the_alternatives():
-    angles = torch.tensor([-0.1, 0.1]).double()
-    turned = torch.tensor([0.02, 0.0]).double()  # the second spectrum is known
-    first = torch.stack([angles.cos(), angles.sin()], -1)
-    second = torch.ones(2, 2)
-    others = Alternatives(torch.stack([first, second], 1), torch.tensor([[0.5, 0], [0.5, 0]]))
-    start = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
-    moved = torch.stack([turned.cos(), turned.sin()], -1).float()
-    assert relative_turn(start, moved, others) == pytest.approx(0.2, rel=1e-4)
-    assert relative_turn(start, moved, Alternatives(others.spectra, torch.zeros(2, 2))) == 0
+    def at(*angles):
+        angles = torch.tensor(angles).double()
+        return torch.stack([angles.cos(), angles.sin()], -1)
+
+    spectra = torch.stack([at(-0.1, 0.1), at(-0.02, 0.02), at(0, 0), at(-0.5, 0.5)], 1)  # [2, 4, 2]
+    others = Alternatives(spectra, torch.tensor([0.5, 0.5, 0.5, 0]).expand(2, 4))
+    start, turned = at(0, 0, 0, 0).float(), at(0.01, 0.006, 0, 0.2)  # the last one is known
+    expected = ((0.1**2 + 0.3**2) / 3) ** 0.5
+    assert relative_turn(2 * start, turned.float(), others) == pytest.approx(expected, rel=1e-4)
+    assert relative_turn(start, at(0, 0, 0.0005, 0), others) == pytest.approx(0.5 / 3**0.5, rel=1e-3)  # least spread
+    assert relative_turn(start, turned, Alternatives(spectra, torch.zeros(2, 4))) == 0
 
 
 def test_dark_and_stray_pixels_say_little():

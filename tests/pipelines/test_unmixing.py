@@ -19,7 +19,7 @@ from hsunmix.physics import (
     MIXING_MODELS,
     Alternatives,
     brightness_model,
-    facet_step,
+    facets,
     final_endmember_step,
     spectral_angle,
     unit_rows,
@@ -413,7 +413,8 @@ def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pi
     def chain(extracted=True, mixing_model="linear"):
         return Chain(cube, start, movable, model, extracted, error, mixing_model, alternatives=others)
 
-    monkeypatch.setattr(chain_module, "_ROUNDS", 1)  # each step by itself, not what it changes for the other one
+    for rounds in ("_ROUNDS", "_WITHOUT_FACETS"):  # each step by itself, not what it changes for the next one
+        monkeypatch.setattr(chain_module, rounds, 1)
     moved, varying = chain(), chain(mixing_model="variable")
     assert torch.equal(chain(extracted=False).fitted_endmembers, start)  # of a library
     monkeypatch.setattr(chain_module, "final_endmember_step", stay)
@@ -428,39 +429,75 @@ def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pi
     assert (spectral_angle(moved.endmembers, scene.endmembers)[:2] < 0.7 * before[:2]).all()
 
 
-def test_more_than_two_endmembers_are_placed_until_alternatives_no_longer_hold_them_back(pipe, monkeypatch):
-    calls = []
+def placed(pipe, rank, width, held=0.05):
+    """A chain whose start holds that much of others, with alternatives that differ by `width` (or none); the truth."""
+    scene = simulate(rank=rank, snr_db=45.0, height=48, width=48)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    eye = torch.eye(rank)
+    start = ((1 - held) * eye + held * eye.roll(1, 1)) @ scene.endmembers
+    alternatives = None
+    if width is not None:
+        around = eye + width * torch.randn(16, rank, rank, generator=torch.Generator().manual_seed(0))
+        spectra = around / around.sum(2, keepdim=True) @ start
+        alternatives = Alternatives(spectra, torch.full((16, rank), 1 / 16, dtype=torch.float64))
+    model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
+    return Chain(cube, start, torch.ones(rank, dtype=torch.bool), model, True, alternatives=alternatives), scene
+
+
+def counting(monkeypatch, name):
+    """Calls of a step that chains take; it is still taken."""
+    calls, step = [], getattr(chain_module, name)
 
     def counted(*args):
-        calls.append(1)
-        return facet_step(*args)
+        calls.append(name)
+        return step(*args)
 
-    monkeypatch.setattr(chain_module, "facet_step", counted)
+    monkeypatch.setattr(chain_module, name, counted)
+    return calls
 
-    def place(rank, others, rounds=3):
-        """Angles of placed endmembers and of their start, which hold a twentieth of others; how often facets moved."""
-        monkeypatch.setattr(chain_module, "_ROUNDS", rounds)
+
+def test_endmembers_are_placed_again_where_facets_turned_them_far(pipe, monkeypatch):
+    calls = counting(monkeypatch, "facet_step")
+
+    def off(width):
         calls.clear()
-        scene = simulate(rank=rank, snr_db=45.0, height=48, width=48)
-        cube = pipe.processor.preprocess(scene.cube)[0]
-        eye = torch.eye(rank)
-        start = (0.95 * eye + 0.05 * eye.roll(1, 1)) @ scene.endmembers
-        around = eye + others * torch.randn(16, rank, rank, generator=torch.Generator().manual_seed(0))
-        alternatives = Alternatives(
-            around / around.sum(2, keepdim=True) @ start, torch.full((16, rank), 1 / 16, dtype=torch.float64)
-        )
-        model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
-        chain = Chain(cube, start, torch.ones(rank, dtype=torch.bool), model, True, alternatives=alternatives)
-        assert chain.facet_move.norm() > 0
-        placed, coarse = (spectral_angle(one, scene.endmembers) for one in (chain.fitted_endmembers, start))
-        return placed, coarse, len(calls)
+        chain, scene = placed(pipe, 4, width, held=0.04)
+        angles = (spectral_angle(one, scene.endmembers) for one in (chain.fitted_endmembers, chain.coarse_endmembers))
+        return *(float(x.mean()) for x in angles), len(calls)
 
-    again, coarse, count = place(4, others=0.02)
-    once, _, _ = place(4, others=0.02, rounds=1)
+    again, coarse, count = off(width=0.02)
     assert count > 1
-    assert again.mean() < 0.5 * once.mean() < 0.25 * coarse.mean()
-    assert place(4, others=0.5)[2] == 1  # which hold nothing back
-    assert place(2, others=0.02)[2] == 1
+    assert off(width=0.5)[2] == 1  # which hold nothing back
+    monkeypatch.setattr(chain_module, "_ROUNDS", 1)
+    once, _, _ = off(width=0.02)
+    assert again < 0.6 * once < 0.1 * coarse
+
+
+def test_rounds_without_facets_and_of_two_endmembers(pipe, monkeypatch):
+    facets, last = (counting(monkeypatch, name) for name in ("facet_step", "final_endmember_step"))
+    for rank, width, expected in ((3, None, (0, 2)), (2, None, (0, 1)), (2, 0.02, (1, 1))):
+        facets.clear(), last.clear()
+        placed(pipe, rank, width)
+        assert (len(facets), len(last)) == expected
+
+
+def test_what_facets_move_adds_up_and_is_limited_over_all_rounds(pipe, monkeypatch):
+    monkeypatch.setattr(chain_module, "final_endmember_step", stay)
+    start = placed(pipe, 4, None)[0].fitted_endmembers
+    calls = counting(monkeypatch, "facet_step")
+
+    def turned():
+        """Over what is allowed."""
+        calls.clear()
+        chain, _ = placed(pipe, 4, 0.02)
+        assert len(calls) > 1
+        torch.testing.assert_close(chain.facet_move, chain.fitted_endmembers - start, atol=1e-6, rtol=0)
+        spread = spectral_angle(chain.alternatives.spectra, mean_of(chain.alternatives)).square().mean(0).sqrt()
+        return float((spectral_angle(chain.fitted_endmembers, start) / (2 * spread + 0.01)).max())
+
+    assert 0.9 < turned() < 1.001
+    monkeypatch.setattr(facets, "_FAR", 10.0)
+    assert turned() > 1.1
 
 
 @pytest.mark.parametrize("error", [None, torch.full((3,), 0.02)], ids=["extracted", "given"])
