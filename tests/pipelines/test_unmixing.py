@@ -344,9 +344,11 @@ def test_misfit_moves_endmembers_that_all_pixels_have_placed(pipe, snr_db, extra
         torch.testing.assert_close(after, before, atol=2e-3, rtol=0)
 
 
-def others_in_the_span(endmembers):
-    mixing = torch.eye(3) + 0.05 * torch.randn(16, 3, 3, generator=torch.Generator().manual_seed(0))
-    return Alternatives(mixing / mixing.sum(2, keepdim=True) @ endmembers, torch.full((16, 3), 1 / 16).double())
+def others_in_the_span(endmembers, width=0.05):
+    """Alternatives that hold about `width` of each other."""
+    rank = len(endmembers)
+    mixing = torch.eye(rank) + width * torch.randn(16, rank, rank, generator=torch.Generator().manual_seed(0))
+    return Alternatives(mixing / mixing.sum(2, keepdim=True) @ endmembers, torch.full((16, rank), 1 / 16).double())
 
 
 def mean_of(others):
@@ -435,11 +437,7 @@ def placed(pipe, rank, width, held=0.05):
     cube = pipe.processor.preprocess(scene.cube)[0]
     eye = torch.eye(rank)
     start = ((1 - held) * eye + held * eye.roll(1, 1)) @ scene.endmembers
-    alternatives = None
-    if width is not None:
-        around = eye + width * torch.randn(16, rank, rank, generator=torch.Generator().manual_seed(0))
-        spectra = around / around.sum(2, keepdim=True) @ start
-        alternatives = Alternatives(spectra, torch.full((16, rank), 1 / 16, dtype=torch.float64))
+    alternatives = None if width is None else others_in_the_span(start, width)
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
     return Chain(cube, start, torch.ones(rank, dtype=torch.bool), model, True, alternatives=alternatives), scene
 
