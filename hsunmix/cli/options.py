@@ -58,9 +58,16 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
     known.add_argument(
         "--no-correction",
         action="store_true",
-        help="start from --endmembers as they are: they have been found in this very image, by `hsunmix adapt`, say",
+        help="start from --endmembers as they are: they have been found in this very image, by `hsunmix adapt`, say; "
+        "or from spectra of --library, though they may not be those of the image",
     )
-    known.add_argument("--library", metavar="FILE", type=Path, help="spectral library to choose the materials from")
+    known.add_argument(
+        "--library",
+        metavar="FILE",
+        type=Path,
+        help="spectral library to choose the materials from; where "
+        "its spectra don't explain the image they count as approximate",
+    )
     known.add_argument(
         "--scale", metavar="X", type=float, help="number that stands for reflectance 1 (default: as the file says)"
     )

@@ -82,8 +82,8 @@ class Chain:
             that step only drifts (the residual falls while spectra and maps get worse), so it is taken once.
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
-            have it as far as noise doesn't rule, and then, in rounds, to their facets and (not where endmembers
-            vary) to where all of them would have it as far as endmembers explain what these have in common.
+            have it as far as noise doesn't rule, and then, in rounds, to their facets and to where all of them would
+            have it as far as endmembers explain what these have in common.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
@@ -207,8 +207,7 @@ class Chain:
             if others is not None:
                 self._place_by_facets(others, start)
             turned = self.fitted_endmembers
-            if self.mixing_model != "variable":  # whose residual holds no variation
-                self._place_by_residual()
+            self._place_by_residual()
             if others is not None and relative_turn(came_from, turned, others) < _LEAST_TURN:
                 break
         self.endmembers = self.coarse_endmembers
@@ -355,9 +354,11 @@ class Chain:
         """Prediction and start of each endmember, weighed by their expected errors, and what error is left.
 
         The network has learned from starts that were often further off, and takes those that all pixels together have
-        placed for no better.
+        placed for no better. Where endmembers vary, it takes that for errors, as the data seem to confirm: they stay.
         """
         assert self.start_error is not None
+        if self.mixing_model == "variable":
+            return self.fitted_endmembers, torch.zeros_like(std)
         start, noise_std = self.coarse_endmembers, self.cube.noise_std
         share = network_share(
             start, self.start_error, noise_std, clean, std, self.moved_endmembers, self.residual_noise

@@ -216,8 +216,9 @@ class HyperspectralProcessor:
                 )
             values = values[:, prepared.bands.cpu()]
         complete = torch.isfinite(values).all(1)
-        if name == "library" and complete.any():  # there are others to choose from
-            values = values[complete]
+        usable = complete & (values.amax(1) > 0)
+        if name == "library" and usable.any():  # there are others to choose from
+            values = values[usable]
         elif not complete.all():
             raise ValueError(f"`{name}` holds NaN or infinite values in bands that the cube uses.")
         high = float(values.quantile(0.99))

@@ -158,7 +158,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             endmembers: (R, B) approximate spectra: the start of the endmember chain, once corrected by what can be
                 extracted from the cube.
             fixed_endmembers: (R, B) exact spectra: up to scale they come out as they went in.
-            library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from.
+            library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from. Where no R of its spectra
+                explain the scene (other instruments, other samples), there is a warning: endmembers are extracted, and
+                spectra that are like one of these count as approximate ones.
             num_inference_steps: DDIM steps; 0 returns the coarse estimate.
             strength: share of the noise schedule that is run, in (0, 1]; below 1 the chains stay nearer the start.
             guidance_scale: weight of the data against the learned prior, positive.
@@ -171,7 +173,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 linear mixture leaves, else linear, and linear wherever `brightness` is not "auto". What each pixel has
                 beyond a linear mixture is estimated and taken out.
             correct_endmembers: `False` starts from `endmembers` as they are: for spectra that have been found in this
-                very scene, by `hsunmix adapt`, say.
+                very scene, by `hsunmix adapt`, say; or from the best of `library`, though these don't explain it.
             facets: move extracted and corrected endmembers to where pixels without a material pile up, the facets of
                 their simplex, unless archetypes rank first.
             ensemble_size: number of chains, with noise and extracted endmembers of their own, that are averaged.
@@ -340,7 +342,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             callback: `callback_on_step_end`.
             callback_tensors: `callback_on_step_end_tensor_inputs`.
             mixing_model: "auto" or of `hsunmix.physics.MIXING_MODELS`.
-            correct_endmembers: `False` needs `endmembers`.
+            correct_endmembers: `False` needs `endmembers` or a `library`.
 
         Raises:
             ValueError: names the argument and says what is allowed.
@@ -358,7 +360,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             raise ValueError(f"`num_endmembers` must be an integer of 2 or more, but is {num_endmembers!r}.")
         if library is not None and (endmembers is not None or fixed_endmembers is not None):
             raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
-        if not correct_endmembers and endmembers is None:
+        if not correct_endmembers and endmembers is None and library is None:
             raise ValueError("`correct_endmembers` is False, but no `endmembers` are given.")
         models = ("auto", *MIXING_MODELS)
         if mixing_model not in models:

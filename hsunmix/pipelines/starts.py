@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -32,6 +33,11 @@ from .processor import HyperspectralProcessor, PreparedCube
 logger = logging.getLogger(__name__)
 MANY = 20  # endmembers; nobody knows so many to be in one scene
 _SAME = 2e-3  # radians: a tenth of a degree
+# How far off spectra of a library may be (root mean square of what `distance_to_scene` says, radians) to be taken as
+# they are. On simulated scenes the right ones are up to .010 off (30 dB) or .018 (10 dB), those of a library turned by
+# 3 degrees .03 or more, the best of the USGS for Samson and Jasper Ridge .038 or more.
+_MOST_OFF = 0.02
+_ALIKE = 0.1  # radians between an extracted endmember and what may be an approximate spectrum of it
 # Extractions from a scene without its scattering, each with the endmembers of the last: on simulated scenes three have
 # 6 % less abundance error and 14 % less angle than one, and two more another 3 and 4 %.
 _ROUNDS = 3
@@ -103,7 +109,8 @@ def start_endmembers(
         generator: source of randomness.
         mixing_model: "auto" or of `hsunmix.physics.MIXING_MODELS`; extraction, which knows linear mixtures only, is
             repeated on the linear part of the pixels.
-        correct_endmembers: `False` takes the approximate spectra for what all pixels of this cube have placed.
+        correct_endmembers: `False` takes the approximate spectra for what all pixels of this cube have placed, and the
+            best of a library as they are.
 
     Returns:
         The starts.
@@ -147,23 +154,32 @@ def start_endmembers(
             "would have to be extracted."
         )
     correctable = correct_endmembers and _can_extract(cube, count)
+    members = None
+    if library is not None:
+        spectra = processor.spectra(library, cube, "library")
+        if len(spectra) < count:
+            raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
+        members = _members(cube, spectra, count, mixing_model)
+        off = float(members.error.square().mean().sqrt())
+        if off > _MOST_OFF and correctable:
+            members, given = None, _approximate_members(cube, spectra, count, generator)
+            loose = given
+            logger.warning(
+                "no %d spectra of the library explain the scene, the best are %.1f degrees off or more: endmembers "
+                "are extracted, and %d spectra of the library that are like one of them count as approximate",
+                count,
+                math.degrees(off),
+                0 if given is None else len(given),
+            )
     if given is not None and (all_fixed or (len(given) == count and not correctable)):
         extracted = not correct_endmembers and not all_fixed
         uncorrected = "of this scene" if extracted else "not corrected: too few different pixels"
         logger.info("endmembers: %d, given, %s", count, "exact" if all_fixed else uncorrected)
         mixing_model = _decided(mixing_model, cube, given, known=all_fixed, exact=all_fixed)
         starts = given.expand(ensemble_size, -1, -1)
-    elif library is not None:
-        spectra = processor.spectra(library, cube, "library")
-        if len(spectra) < count:
-            raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
+    elif members is not None:
         logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
-        chosen = select_from_library(cube.pixels, spectra, count, cube.noise_std)
-        mixing_model = _decided(mixing_model, cube, chosen, known=True)
-        if mixing_model == "variable":  # nonlinear terms would only confirm the first choice
-            steady = linear_part(cube.pixels, chosen, cube.noise_std, mixing_model, cube.valid).pixels
-            chosen = select_from_library(steady, spectra, count, cube.noise_std)
-        starts, error = chosen.expand(ensemble_size, -1, -1), distance_to_scene(cube.pixels, chosen, cube.noise_std)
+        starts, error, mixing_model = members.endmembers.expand(ensemble_size, -1, -1), members.error, members.model
     elif count > num_pixels:
         raise ValueError(
             f"`num_endmembers` is {count}, but the cube has only {num_pixels} usable pixels: pass `endmembers`, "
@@ -213,6 +229,42 @@ def start_endmembers(
     if mixing_model != "linear":
         logger.info("mixing model: %s", mixing_model)
     return Starts(starts, movable, extracted, mixing_model, alternatives, error, probabilities)
+
+
+class _Members(NamedTuple):
+    """Spectra (R, K) of a library, how far off they are expected to be (R,), radians, and the mixing model."""
+
+    endmembers: torch.Tensor
+    error: torch.Tensor
+    model: str
+
+
+def _members(cube: PreparedCube, library: torch.Tensor, count: int, mixing_model: str) -> _Members:
+    """The spectra of a library (L, K) that explain the scene best, as they are."""
+    pixels = cube.pixels
+    chosen = select_from_library(pixels, library, count, cube.noise_std)
+    model = _decided(mixing_model, cube, chosen, known=True)
+    if model == "variable":  # nonlinear terms would only confirm the first choice
+        pixels = linear_part(pixels, chosen, cube.noise_std, model, cube.valid).pixels
+        chosen = select_from_library(pixels, library, count, cube.noise_std)
+    return _Members(chosen, distance_to_scene(pixels, chosen, cube.noise_std), model)
+
+
+def _approximate_members(
+    cube: PreparedCube, library: torch.Tensor, count: int, generator: torch.Generator | None
+) -> torch.Tensor | None:
+    """The spectra (k, K) of a library that are like an extracted endmember, at the level of these; `None` if none is.
+
+    Where no spectra of the library are those of the scene, the ones that explain it best may be of other materials.
+    """
+    found = _natural_scale(cube, _extract(cube, count, None, 1, generator).endmembers[0], None)
+    angle, nearest = spectral_angle(found[:, None], library[None]).min(1)
+    alike = angle < _ALIKE
+    if not bool(alike.any()):
+        return None
+    own = library[nearest[alike]]
+    level = ((found[alike] * own).sum(1) / own.square().sum(1)).median()  # of a library in another unit
+    return level * library[nearest[alike].unique()]
 
 
 def _decided(
