@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from .common import distinct, spectra_at_bands
 
 if TYPE_CHECKING:
     from hsunmix.data import Cube, SpectralLibrary
+
+SIMILAR = math.radians(10.0)  # spectra that are farther apart are different materials
 
 
 def read_known_spectra(args: argparse.Namespace, cube: Cube) -> dict[str, SpectralLibrary]:
@@ -26,19 +29,15 @@ def read_known_spectra(args: argparse.Namespace, cube: Cube) -> dict[str, Spectr
 
 
 def name_endmembers(result: dict[str, Any], known: dict[str, SpectralLibrary]) -> list[str]:
-    """Names of the given spectra, or of the library's spectra that were chosen; else "endmember 1", ..."""
+    """Names of the given spectra, or of the library's nearest ones that are similar; else "endmember 1", ..."""
     count = len(result["endmembers"])
     names = [f"endmember {index + 1}" for index in range(count)]
     if "library" in known:
-        names = nearest_names(result["coarse_endmembers"], known["library"])
+        nearest = nearest_spectra(result["coarse_endmembers"], known["library"], 1)
+        names = [like if angle <= SIMILAR else name for name, [(like, angle)] in zip(names, nearest)]
     given = [name for key in ("fixed_endmembers", "endmembers") if key in known for name in known[key].names]
     names[: len(given)] = given[:count]
     return distinct(names)
-
-
-def nearest_names(spectra: Any, library: SpectralLibrary) -> list[str]:
-    """Names of the library's spectra at the least angle; masked bands of `spectra` (R, B) are NaN."""
-    return [matches[0][0] for matches in nearest_spectra(spectra, library, 1)]
 
 
 def nearest_spectra(spectra: Any, library: SpectralLibrary, count: int) -> list[list[tuple[str, float]]]:

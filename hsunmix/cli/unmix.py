@@ -27,7 +27,7 @@ Estimate which materials (endmembers) a hyperspectral image holds, and the fract
 
 Nothing but the image is needed. What you know makes the result better: the number of materials (-r), their
 spectra (--endmembers where they are roughly right, --fixed-endmembers where they are exact), or a spectral
-library that holds them among others (--library).
+library that holds them, or similar ones, among others (--library).
 """
 
 EXAMPLES = """\

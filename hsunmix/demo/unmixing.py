@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,6 @@ EXAMPLES = {"4 materials, little noise": (4, 64, 30.0, 0), "3 materials, much no
 SEED = 0
 BANDS = "water"  # left out, as by `hsunmix unmix`
 NEAREST = 3  # names of a library for each material
-SIMILAR = math.radians(10.0)  # spectra that are farther apart are different materials
 
 Progress = Callable[[float, str], None]
 
@@ -225,6 +223,7 @@ def command_line(path: Path, chosen: Mapping[str, Any]) -> tuple[list[str], dict
 def _result(session: Session, scene: Scene, output: Any, chosen: dict[str, Any]) -> Result:
     """What the page shows and offers of the pipeline's output."""
     from hsunmix.cli.common import first
+    from hsunmix.cli.known import SIMILAR
     from hsunmix.cli.results import SPECTRA, scene_maps, summarize
 
     lower, upper = (bound[0] for bound in output.abundance_interval(0.9))

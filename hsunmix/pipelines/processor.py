@@ -195,7 +195,7 @@ class HyperspectralProcessor:
             (R, K) float32 tensor.
 
         Raises:
-            ValueError: if the shape doesn't fit, or a spectrum is empty or not finite.
+            ValueError: if the shape doesn't fit, or a spectrum (of a library: each) is not finite or nowhere positive.
         """
         values = getattr(spectra, "spectra", spectra)
         own = getattr(spectra, "wavelengths", None)

@@ -158,9 +158,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             endmembers: (R, B) approximate spectra: the start of the endmember chain, once corrected by what can be
                 extracted from the cube.
             fixed_endmembers: (R, B) exact spectra: up to scale they come out as they went in.
-            library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from. Where no R of its spectra
-                explain the scene (other instruments, other samples), there is a warning: endmembers are extracted, and
-                spectra that are like one of these count as approximate ones.
+            library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from. Where these are not those of
+                the scene (other samples, another instrument) there is a warning: endmembers are extracted, and spectra
+                of the library that are like one of them count as approximate ones.
             num_inference_steps: DDIM steps; 0 returns the coarse estimate.
             strength: share of the noise schedule that is run, in (0, 1]; below 1 the chains stay nearer the start.
             guidance_scale: weight of the data against the learned prior, positive.
@@ -359,9 +359,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         if num_endmembers is not None and (not _is_integer(num_endmembers) or num_endmembers < 2):
             raise ValueError(f"`num_endmembers` must be an integer of 2 or more, but is {num_endmembers!r}.")
         if library is not None and (endmembers is not None or fixed_endmembers is not None):
-            raise ValueError("`library` chooses all endmembers: pass it without `endmembers` and `fixed_endmembers`.")
+            raise ValueError("`library` is all that is known: pass it without `endmembers` and `fixed_endmembers`.")
         if not correct_endmembers and endmembers is None and library is None:
-            raise ValueError("`correct_endmembers` is False, but no `endmembers` are given.")
+            raise ValueError("`correct_endmembers` is False, but no `endmembers` are given, nor a `library`.")
         models = ("auto", *MIXING_MODELS)
         if mixing_model not in models:
             raise ValueError(f"`mixing_model` must be one of {', '.join(models)}, but is {mixing_model!r}.")

@@ -24,6 +24,7 @@ from ..physics import (
     interactions_possible,
     interactions_remain,
     linear_part,
+    solve_nonnegative,
     spectral_angle,
     variation_left,
 )
@@ -33,10 +34,9 @@ from .processor import HyperspectralProcessor, PreparedCube
 logger = logging.getLogger(__name__)
 MANY = 20  # endmembers; nobody knows so many to be in one scene
 _SAME = 2e-3  # radians: a tenth of a degree
-# How far off spectra of a library may be (root mean square of what `distance_to_scene` says, radians) to be taken as
-# they are. On simulated scenes the right ones are up to .010 off (30 dB) or .018 (10 dB), those of a library turned by
-# 3 degrees .03 or more, the best of the USGS for Samson and Jasper Ridge .038 or more.
-_MOST_OFF = 0.02
+# How far off spectra of a library may be (`_Members.off`, radians) to be taken as they are. On simulated scenes the
+# right ones are up to .010 off (30 dB) or .016 (10 dB), those of a library turned by 2 degrees .019 or more.
+_MOST_OFF = 0.017
 _ALIKE = 0.1  # radians between an extracted endmember and what may be an approximate spectrum of it
 # Extractions from a scene without its scattering, each with the endmembers of the last: on simulated scenes three have
 # 6 % less abundance error and 14 % less angle than one, and two more another 3 and 4 %.
@@ -158,19 +158,18 @@ def start_endmembers(
     if library is not None:
         spectra = processor.spectra(library, cube, "library")
         if len(spectra) < count:
-            raise ValueError(f"`library` has {len(spectra)} spectra, fewer than the {count} endmembers.")
+            raise ValueError(f"`library` has {len(spectra)} usable spectra, fewer than the {count} endmembers.")
         members = _members(cube, spectra, count, mixing_model)
-        off = float(members.error.square().mean().sqrt())
-        if off > _MOST_OFF and correctable:
-            members, given = None, _approximate_members(cube, spectra, count, generator)
-            loose = given
+        if members.off > _MOST_OFF and correctable:
+            given = loose = _approximate_members(cube, spectra, count, generator)
             logger.warning(
-                "no %d spectra of the library explain the scene, the best are %.1f degrees off or more: endmembers "
-                "are extracted, and %d spectra of the library that are like one of them count as approximate",
+                "the %d spectra of the library that explain the scene best are %.1f degrees off: endmembers are "
+                "extracted, and %d spectra of the library that are like one of them count as approximate",
                 count,
-                math.degrees(off),
+                math.degrees(members.off),
                 0 if given is None else len(given),
             )
+            members = None
     if given is not None and (all_fixed or (len(given) == count and not correctable)):
         extracted = not correct_endmembers and not all_fixed
         uncorrected = "of this scene" if extracted else "not corrected: too few different pixels"
@@ -232,11 +231,16 @@ def start_endmembers(
 
 
 class _Members(NamedTuple):
-    """Spectra (R, K) of a library, how far off they are expected to be (R,), radians, and the mixing model."""
+    """Spectra (R, K) of a library, how far off they are expected to be (R,), in radians, and the mixing model.
+
+    `off` is the root mean square of that, weighed by how much of the pixels each spectrum is: one that is none of
+    theirs, where R is too large, may be anything.
+    """
 
     endmembers: torch.Tensor
     error: torch.Tensor
     model: str
+    off: float
 
 
 def _members(cube: PreparedCube, library: torch.Tensor, count: int, mixing_model: str) -> _Members:
@@ -247,7 +251,11 @@ def _members(cube: PreparedCube, library: torch.Tensor, count: int, mixing_model
     if model == "variable":  # nonlinear terms would only confirm the first choice
         pixels = linear_part(pixels, chosen, cube.noise_std, model, cube.valid).pixels
         chosen = select_from_library(pixels, library, count, cube.noise_std)
-    return _Members(chosen, distance_to_scene(pixels, chosen, cube.noise_std), model)
+    error, spectra = distance_to_scene(pixels, chosen, cube.noise_std), chosen.double()
+    amounts = solve_nonnegative(spectra @ spectra.T, pixels.double() @ spectra.T).mean(0)  # (R,)
+    weight = (amounts * spectra.norm(dim=1)).square().clamp_min(1e-12)
+    off = float(((weight * error.square()).sum() / weight.sum()).sqrt())
+    return _Members(chosen, error, model, off)
 
 
 def _approximate_members(

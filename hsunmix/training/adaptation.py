@@ -269,7 +269,7 @@ def adapt_to_scene(
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
     if not call.get("correct_endmembers", True) and call.get("endmembers") is None and call.get("library") is None:
-        raise ValueError("`correct_endmembers` is False, but no `endmembers` are given.")
+        raise ValueError("`correct_endmembers` is False, but no `endmembers` are given, nor a `library`.")
     found = None
     if all(call.get(name) is None for name in ("endmembers", "fixed_endmembers", "library")):
         found = consensus_endmembers(prepared[0], call.get("num_endmembers"), seed, quiet)

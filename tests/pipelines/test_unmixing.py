@@ -252,6 +252,7 @@ def test_library_on_other_bands(pipe):
     library = SpectralLibrary(np.concatenate([others, spectra]), [f"m{i}" for i in range(23)], fine)
     out = pipe(scene.cube, wavelengths=nm, library=library, num_endmembers=3, num_inference_steps=1)
     assert scored(scene, out.coarse_endmembers[0], out.coarse_abundances[0])["sad"] < 0.05
+    assert not out.scene[0].extracted
 
 
 def test_spectra_of_a_library_that_are_right_stay(pipe):
@@ -274,9 +275,11 @@ def test_spectra_of_a_library_that_are_not_those_of_the_scene_are_corrected(pipe
     scene = simulate(rank=3, snr_db=35.0, height=40, width=40)
     with caplog.at_level(logging.WARNING, logger="hsunmix"):
         right = pipe(scene.cube, library=library_of(scene, 0.0), num_endmembers=3, num_inference_steps=0)
-        assert "of the library explain" not in caplog.text and not right.scene[0].extracted
+        too_many = pipe(scene.cube, library=library_of(scene, 0.0), num_endmembers=4, num_inference_steps=0)
+        assert "explain the scene" not in caplog.text
+        assert not right.scene[0].extracted and not too_many.scene[0].extracted
         out = pipe(scene.cube, library=library_of(scene, 4.0), num_endmembers=3)
-    assert "no 3 spectra of the library explain the scene" in caplog.text
+    assert "the 3 spectra of the library that explain the scene best are" in caplog.text
     assert "3 spectra of the library that are like one of them count as approximate" in caplog.text
     assert scored(scene, out.endmembers[0], out.abundances[0])["sad"] < np.deg2rad(1.0)
     assert out.scene[0].extracted and out.scene[0].corrected
