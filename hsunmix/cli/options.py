@@ -65,8 +65,8 @@ def add_scene_options(parser: argparse.ArgumentParser) -> None:
         "--library",
         metavar="FILE",
         type=Path,
-        help="spectral library to choose the materials from; where "
-        "its spectra don't explain the image they count as approximate",
+        help="spectral library to choose the materials from; where its spectra don't explain the image, those "
+        "that are like an extracted one count as approximate",
     )
     known.add_argument(
         "--scale", metavar="X", type=float, help="number that stands for reflectance 1 (default: as the file says)"

@@ -268,10 +268,10 @@ def adapt_to_scene(
     prepared = pipe.processor.preprocess(cube, call.get("wavelengths"), call.get("reflectance_scale"))
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
-    if not call.get("correct_endmembers", True) and call.get("endmembers") is None and call.get("library") is None:
-        raise ValueError("`correct_endmembers` is False, but no `endmembers` are given, nor a `library`.")
     found = None
     if all(call.get(name) is None for name in ("endmembers", "fixed_endmembers", "library")):
+        if not call.get("correct_endmembers", True):  # what is given is checked by the pipeline
+            raise ValueError("`correct_endmembers` is False, but no `endmembers` are given, nor a `library`.")
         found = consensus_endmembers(prepared[0], call.get("num_endmembers"), seed, quiet)
         call |= {"num_endmembers": None, "correct_endmembers": False, "endmembers": prepared[0].to_spectra(found)}
     output: Any = pipe(  # the losses know linear mixtures only
