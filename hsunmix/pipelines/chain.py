@@ -71,7 +71,7 @@ class Chain:
         corrected: they have done so from spectra that the user gave.
         alternatives: to the start, among which the facets of the pixels may choose; `None` where they may not.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
-        stages: the start, and the state after each denoising step.
+        stages: the start, and the state after each denoising step that asks the networks.
         observed: (N, K) the measured pixels.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
@@ -133,7 +133,7 @@ class Chain:
         self.observed = self.cube.pixels
         self.corrected |= self.extracted and self.start_error is not None
         if self.followed is not None:
-            self.follow(0)
+            self.follow()
             self.scaled_abundances = self.evidence.scaled_abundances
             return
         if self.brightness_model.mode == "free":
@@ -186,11 +186,11 @@ class Chain:
             maps[:, 2] += (own / max(self.stages[-1].brightness, 1e-6)).log() / 2
         return maps
 
-    def follow(self, step: int) -> None:
-        """Take the endmembers that the whole scene had at a step (0 = the start); nothing for a cube by itself."""
+    def follow(self) -> None:
+        """Take the endmembers that the whole scene had at the next stage; nothing for a cube by itself."""
         if self.followed is None:
             return
-        stage = self.followed[min(step, len(self.followed) - 1)]
+        stage = self.followed[min(len(self.stages), len(self.followed) - 1)]
         self.stages.append(stage)
         self.endmembers = stage.endmembers.to(self.coarse_endmembers)
         self.endmember_std = stage.std.to(self.coarse_endmembers)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """The endmembers of a chain at one step (R endmembers, K good bands).
+    """The endmembers of a chain at one of its stages (R endmembers, K good bands).
 
     Attributes:
         endmembers: (R, K).
@@ -60,7 +60,7 @@ class SceneModel:
         extracted: all pixels of the scene have placed the endmembers.
         corrected: they have done so from spectra that the user gave.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
-        stages: for each of the M chains its start and its state after each denoising step.
+        stages: for each of the M chains its start and its state after each denoising step that asks the networks.
         predicted_shares: of each chain, `Chain.predicted_share`.
         call: arguments of that call which the next one must repeat.
     """

@@ -28,6 +28,7 @@ from .quality import unexplained
 from .scene import SceneModel
 from .starts import start_endmembers
 from .stein import noisier, predicted_share
+from .steps import Step, plan_steps
 
 logger = logging.getLogger(__name__)
 Generators = torch.Generator | list[torch.Generator] | None
@@ -161,7 +162,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             library: (L, B) spectra or a `SpectralLibrary` to choose the endmembers from. Where these are not those of
                 the scene (other samples, another instrument) there is a warning: endmembers are extracted, and spectra
                 of the library that are like one of them count as approximate ones.
-            num_inference_steps: DDIM steps; 0 returns the coarse estimate.
+            num_inference_steps: DDIM steps; 0 returns the coarse estimate. Where a step tells the networks nothing new
+                (`hsunmix.pipelines.steps`), their last prediction is kept: many steps cost little more than few.
             strength: share of the noise schedule that is run, in (0, 1]; below 1 the chains stay nearer the start.
             guidance_scale: weight of the data against the learned prior, positive.
             brightness: "free" (illumination varies; endmembers of equal maximum), "fixed" (abundances times endmembers
@@ -254,31 +256,29 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             self._encode(batch, chains)
 
         # 5. Posterior sampling: both chains start from the coarse estimate, noised to the level that `strength` says
-        timesteps = self._timesteps(steps, strength, device)
-        self._num_timesteps = len(timesteps)
+        plan = self._steps(steps, strength, device)
+        self._num_timesteps = len(plan)
         if scene is None:
-            logger.info("denoising steps: %d, chains: %d", len(timesteps), len(chains))
+            asking = sum(step.asks for step in plan)
+            logger.info("denoising steps: %d, %d with networks, chains: %d", len(plan), asking, len(chains))
         noise_scale = 0.0 if ensemble_size == 1 else 1.0
-        latents, endmember_latents = self._start_latents(chains, generators, timesteps, noise_scale, latents)
-        with self.progress_bar(total=len(timesteps)) as progress_bar:
-            for i, (t, endmember_t) in enumerate(timesteps):
+        latents, endmember_latents = self._start_latents(chains, generators, plan, noise_scale, latents)
+        with self.progress_bar(total=len(plan)) as progress_bar:
+            for i, step in enumerate(plan):
                 if self.interrupt:
                     continue
-                latents, endmember_latents = self._denoise(
-                    i, t, endmember_t, chains, batches, latents, endmember_latents
-                )
+                latents, endmember_latents = self._denoise(step, chains, batches, latents, endmember_latents)
                 if callback_on_step_end is not None:
                     tensors = {"latents": _pack(latents), "endmember_latents": _pack(endmember_latents)}
-                    tensors = callback_on_step_end(self, i, t, {name: tensors[name] for name in wanted}) or {}
+                    tensors = callback_on_step_end(self, i, step.t, {name: tensors[name] for name in wanted}) or {}
                     latents = _unpack(tensors.get("latents"), latents)
                     endmember_latents = _unpack(tensors.get("endmember_latents"), endmember_latents)
                 progress_bar.update()
 
         # 6. Towards the predicted maps, as far as the whole scene says that the data hold nothing more
-        if timesteps and not self.interrupt:
+        if plan and not self.interrupt:
             if scene is None:
-                again = self._timesteps(steps, strength, device)
-                self._weigh_predictions(chains, batches, generators, again)
+                self._weigh_predictions(chains, batches, generators, self._steps(steps, strength, device))
             latents = [
                 latent + chain.predicted_share * (2 * chain.predicted_maps() - 1 - latent)
                 for latent, chain in zip(latents, chains, strict=True)
@@ -290,7 +290,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         results = []
         for first in range(0, len(chains), ensemble_size):
             members = slice(first, first + ensemble_size)
-            sampled = latents[members] if timesteps else None
+            sampled = latents[members] if plan else None
             results.append(summarise(chains[members], sampled, ensemble_size > 1 or output_uncertainty))
         self.maybe_free_model_hooks()
         if scene is None:
@@ -388,8 +388,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             raise ValueError("`generator` must be a `torch.Generator`, a list of them, or `None`.")
         return spread
 
-    def _timesteps(self, steps: int, strength: float, device: torch.device) -> list[tuple[Any, Any]]:
-        """The part of both schedules that `strength` leaves: for each step the timestep of either scheduler."""
+    def _steps(self, steps: int, strength: float, device: torch.device) -> list[Step]:
+        """The part of both schedules that `strength` leaves."""
         if steps == 0:
             return []
         for scheduler in (self.scheduler, self.endmember_scheduler):
@@ -405,13 +405,14 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         for scheduler in (self.scheduler, self.endmember_scheduler):
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(first)
-        return list(zip(self.scheduler.timesteps, self.endmember_scheduler.timesteps, strict=True))[first:]
+        timesteps, endmember_timesteps = self.scheduler.timesteps[first:], self.endmember_scheduler.timesteps[first:]
+        return plan_steps(timesteps, endmember_timesteps, self.unet.config.num_train_timesteps)
 
     def _start_latents(
         self,
         chains: list[Chain],
         generators: list[torch.Generator | None],
-        timesteps: list[tuple[Any, Any]],
+        plan: list[Step],
         noise_scale: float,
         latents: torch.Tensor | list[torch.Tensor] | None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -427,8 +428,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             centred = 2 * chain.coarse_maps - 1  # [R, H, W]
             lines = 2 * chain.coarse_endmembers / chain.scale - 1  # [R, K]
             noise = [randn_tensor(x.shape, generator=source, device=x.device, dtype=x.dtype) for x in (centred, lines)]
-            if timesteps:
-                t, endmember_t = (torch.as_tensor(one).reshape(1) for one in timesteps[0])
+            if plan:
+                t, endmember_t = (torch.as_tensor(one).reshape(1) for one in (plan[0].t, plan[0].endmember_t))
                 centred = self.scheduler.add_noise(centred, noise_scale * noise[0], t)
                 lines = self.endmember_scheduler.add_noise(lines, noise_scale * noise[1], endmember_t)
             maps.append(centred)
@@ -460,42 +461,41 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
 
     def _denoise(
         self,
-        step: int,
-        t: Any,
-        endmember_t: Any,
+        step: Step,
         chains: list[Chain],
         batches: list[list[int]],
         latents: list[torch.Tensor],
         endmember_latents: list[torch.Tensor],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """One step of all chains."""
-        for chain in chains:
-            chain.follow(step + 1)
-        for batch in batches:
-            # a. + b. the networks predict clean spectra and maps, c. data consistency pulls them onto the cube
-            self._update_endmembers(batch, chains, endmember_latents, endmember_t)
-            self._update_abundances(batch, chains, latents, t)
+        if step.asks:
+            for chain in chains:
+                chain.follow()
+            for batch in batches:
+                # a. + b. the networks predict clean spectra and maps, c. data consistency pulls them onto the cube
+                self._update_endmembers(batch, chains, endmember_latents, step.endmember_t)
+                self._update_abundances(batch, chains, latents, step.t)
         # d. each scheduler steps to the next, lower noise level
         clean = [2 * chain.abundance_maps() - 1 for chain in chains]  # [R, H, W] each
-        latents = self._step(self.scheduler, clean, t, latents)
+        latents = self._step(self.scheduler, clean, step.t, latents)
         clean = [2 * chain.endmembers / chain.scale - 1 for chain in chains]  # [R, K] each
-        return latents, self._step(self.endmember_scheduler, clean, endmember_t, endmember_latents)
+        return latents, self._step(self.endmember_scheduler, clean, step.endmember_t, endmember_latents)
 
     def _weigh_predictions(
         self,
         chains: list[Chain],
         batches: list[list[int]],
         generators: list[torch.Generator | None],
-        timesteps: list[tuple[Any, Any]],
+        plan: list[Step],
     ) -> None:
         """Unmix all cubes once more, with a little noise added, and weigh the predictions of the networks by it."""
         members = len(chains) // len(generators)
         twins = [noisier(chain, generators[index // members]) for index, chain in enumerate(chains)]
         for batch in batches:
             self._encode(batch, twins)
-        latents, endmember_latents = self._start_latents(twins, generators, timesteps, 0.0, None)
-        for i, (t, endmember_t) in enumerate(timesteps):
-            latents, endmember_latents = self._denoise(i, t, endmember_t, twins, batches, latents, endmember_latents)
+        latents, endmember_latents = self._start_latents(twins, generators, plan, 0.0, None)
+        for step in plan:
+            latents, endmember_latents = self._denoise(step, twins, batches, latents, endmember_latents)
         for chain, twin in zip(chains, twins, strict=True):
             chain.predicted_share = predicted_share(chain, twin)
 

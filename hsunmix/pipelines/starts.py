@@ -118,27 +118,17 @@ def start_endmembers(
     Raises:
         ValueError: if the numbers of endmembers, bands and pixels don't fit.
     """
+    num_pixels, num_bands = cube.pixels.shape
     fixed = None if fixed_endmembers is None else processor.spectra(fixed_endmembers, cube, "fixed_endmembers")
     loose = None if endmembers is None else processor.spectra(endmembers, cube, "endmembers")
     known = [part for part in (fixed, loose) if part is not None]
     given = torch.cat(known) if known else None
     count, probabilities = num_endmembers, None
-    if count is None:
-        if given is None:
-            probabilities = number_probabilities(cube.pixels, cube.noise_std)
-            count = max(probabilities, key=probabilities.__getitem__)
-        else:
-            count = max(len(given), 2)
-    num_pixels, num_bands = cube.pixels.shape
-    if given is not None and len(given) > min(num_bands, MANY):
-        whole = "a whole library belongs in `library`, from which the endmembers are chosen"
-        if len(given) > num_bands:
-            raise ValueError(f"{len(given)} spectra are given, more than the {num_bands} usable bands: {whole}.")
-        logger.warning("all of the %d spectra that are given count as endmembers; %s", len(given), whole)
     if given is not None:
-        _warn_of_twins(given)
-    if given is not None and count < len(given):
-        raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
+        count = _count_given(given, num_endmembers, num_bands, correct_endmembers)
+    elif count is None:
+        probabilities = number_probabilities(cube.pixels, cube.noise_std)
+        count = max(probabilities, key=probabilities.__getitem__)
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
@@ -148,11 +138,6 @@ def start_endmembers(
     if probabilities is not None:
         guessed = f" (their number is estimated, with a probability of {100 * probabilities[count]:.0f} %)"
     all_fixed = fixed is not None and len(fixed) == count
-    if not correct_endmembers and given is not None and len(given) < count:
-        raise ValueError(
-            f"`correct_endmembers` is False, but only {len(given)} of the {count} endmembers are given: the others "
-            "would have to be extracted."
-        )
     correctable = correct_endmembers and _can_extract(cube, count)
     members = None
     if library is not None:
@@ -185,29 +170,8 @@ def start_endmembers(
             "`fixed_endmembers` or a larger cube."
         )
     else:
-        found = _extract(cube, count, given, ensemble_size, generator)
-        first = found.endmembers[0] if mixing_model == "linear" else _natural_scale(cube, found.endmembers[0], given)
-        decided = _decided(mixing_model, cube, first)
-        cloud = found.method == "archetypes"
-        if mixing_model == "auto" and decided == "linear" and cloud:
-            simplex = _simplex_of_varying(cube, first, given, generator)
-            if simplex is not None:
-                first, decided, cloud = simplex, "variable", False
-        if decided != "linear":
-            rounds = 1 if decided == "variable" else _ROUNDS
-            found = _extract_linear_part(cube, first, decided, given, ensemble_size, generator, rounds)
-            if decided == "variable" and cloud:
-                found = _simplex_instead(cube, found, given, ensemble_size, generator)
-        elif mixing_model == "auto" and interactions_possible(cube.pixels, first, cube.noise_std):
-            before = _state(generator)
-            own = _extract_linear_part(cube, first, "bilinear", given, 1, generator, rounds=1)
-            second = _natural_scale(cube, own.endmembers[0], given)
-            if interactions_remain(cube.pixels, first, second, cube.noise_std):
-                decided = "bilinear"
-                found = _extract_linear_part(cube, second, decided, given, ensemble_size, generator, _ROUNDS - 1)
-            else:
-                _take_back(generator, before)
-        mixing_model, starts, alternatives = decided, found.endmembers, found.alternatives
+        found, mixing_model = _extract_and_decide(cube, count, given, ensemble_size, generator, mixing_model)
+        starts, alternatives = found.endmembers, found.alternatives
         extracted, error = True, None if given is None else found.spread
         source = f"mostly by {found.method.replace('_', ' ')}{guessed}"
         if given is None:
@@ -228,6 +192,25 @@ def start_endmembers(
     if mixing_model != "linear":
         logger.info("mixing model: %s", mixing_model)
     return Starts(starts, movable, extracted, mixing_model, alternatives, error, probabilities)
+
+
+def _count_given(given: torch.Tensor, num_endmembers: int | None, num_bands: int, correct_endmembers: bool) -> int:
+    """How many endmembers there are where some (k, K) are given; refuses what doesn't fit."""
+    count = max(len(given), 2) if num_endmembers is None else num_endmembers
+    if len(given) > min(num_bands, MANY):
+        whole = "a whole library belongs in `library`, from which the endmembers are chosen"
+        if len(given) > num_bands:
+            raise ValueError(f"{len(given)} spectra are given, more than the {num_bands} usable bands: {whole}.")
+        logger.warning("all of the %d spectra that are given count as endmembers; %s", len(given), whole)
+    _warn_of_twins(given)
+    if count < len(given):
+        raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
+    if not correct_endmembers and len(given) < count:
+        raise ValueError(
+            f"`correct_endmembers` is False, but only {len(given)} of the {count} endmembers are given: the others "
+            "would have to be extracted."
+        )
+    return count
 
 
 class _Members(NamedTuple):
@@ -287,6 +270,40 @@ def _decided(
 def _can_extract(cube: PreparedCube, count: int) -> bool:
     """Do the pixels say where approximate endmembers should be?"""
     return len(cube.pixels) >= LEAST_PIXELS * count and not bool((cube.pixels == cube.pixels[:1]).all())
+
+
+def _extract_and_decide(
+    cube: PreparedCube,
+    count: int,
+    given: torch.Tensor | None,
+    ensemble_size: int,
+    generator: torch.Generator | None,
+    mixing_model: str,
+) -> tuple[_Extracted, str]:
+    """Endmembers from the linear part of the pixels, and the mixing model, chosen with them where it is "auto"."""
+    found = _extract(cube, count, given, ensemble_size, generator)
+    first = found.endmembers[0] if mixing_model == "linear" else _natural_scale(cube, found.endmembers[0], given)
+    decided = _decided(mixing_model, cube, first)
+    cloud = found.method == "archetypes"
+    if mixing_model == "auto" and decided == "linear" and cloud:
+        simplex = _simplex_of_varying(cube, first, given, generator)
+        if simplex is not None:
+            first, decided, cloud = simplex, "variable", False
+    if decided != "linear":
+        rounds = 1 if decided == "variable" else _ROUNDS
+        found = _extract_linear_part(cube, first, decided, given, ensemble_size, generator, rounds)
+        if decided == "variable" and cloud:
+            found = _simplex_instead(cube, found, given, ensemble_size, generator)
+    elif mixing_model == "auto" and interactions_possible(cube.pixels, first, cube.noise_std):
+        before = _state(generator)
+        own = _extract_linear_part(cube, first, "bilinear", given, 1, generator, rounds=1)
+        second = _natural_scale(cube, own.endmembers[0], given)
+        if interactions_remain(cube.pixels, first, second, cube.noise_std):
+            decided = "bilinear"
+            found = _extract_linear_part(cube, second, decided, given, ensemble_size, generator, _ROUNDS - 1)
+        else:
+            _take_back(generator, before)
+    return found, decided
 
 
 def _extract(
