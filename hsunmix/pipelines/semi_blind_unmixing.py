@@ -256,7 +256,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             self._encode(batch, chains)
 
         # 5. Posterior sampling: both chains start from the coarse estimate, noised to the level that `strength` says
-        plan = self._steps(steps, strength, device)
+        plan = self._plan(steps, strength, device)
         self._num_timesteps = len(plan)
         if scene is None:
             asking = sum(step.asks for step in plan)
@@ -278,7 +278,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         # 6. Towards the predicted maps, as far as the whole scene says that the data hold nothing more
         if plan and not self.interrupt:
             if scene is None:
-                self._weigh_predictions(chains, batches, generators, self._steps(steps, strength, device))
+                self._weigh_predictions(chains, batches, generators, self._plan(steps, strength, device))
             latents = [
                 latent + chain.predicted_share * (2 * chain.predicted_maps() - 1 - latent)
                 for latent, chain in zip(latents, chains, strict=True)
@@ -361,7 +361,9 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         if library is not None and (endmembers is not None or fixed_endmembers is not None):
             raise ValueError("`library` is all that is known: pass it without `endmembers` and `fixed_endmembers`.")
         if not correct_endmembers and endmembers is None and library is None:
-            raise ValueError("`correct_endmembers` is False, but no `endmembers` are given, nor a `library`.")
+            raise ValueError(
+                "`correct_endmembers`: only `endmembers` or a `library` can stay as they are; none is given."
+            )
         models = ("auto", *MIXING_MODELS)
         if mixing_model not in models:
             raise ValueError(f"`mixing_model` must be one of {', '.join(models)}, but is {mixing_model!r}.")
@@ -388,7 +390,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             raise ValueError("`generator` must be a `torch.Generator`, a list of them, or `None`.")
         return spread
 
-    def _steps(self, steps: int, strength: float, device: torch.device) -> list[Step]:
+    def _plan(self, steps: int, strength: float, device: torch.device) -> list[Step]:
         """The part of both schedules that `strength` leaves."""
         if steps == 0:
             return []

@@ -207,8 +207,8 @@ def _count_given(given: torch.Tensor, num_endmembers: int | None, num_bands: int
         raise ValueError(f"`num_endmembers` is {count}, but {len(given)} spectra are given.")
     if not correct_endmembers and len(given) < count:
         raise ValueError(
-            f"`correct_endmembers` is False, but only {len(given)} of the {count} endmembers are given: the others "
-            "would have to be extracted."
+            f"`correct_endmembers`: only {len(given)} of the {count} endmembers are given and can stay as they are; "
+            "the others would have to be extracted."
         )
     return count
 

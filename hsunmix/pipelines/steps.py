@@ -17,7 +17,7 @@ import torch
 from ..models.layers import schedule_at
 
 _COARSE_STD = 0.12  # of the latents' clean sample, as the encoder expects it on an ordinary scene
-_LEAST_TURN, _MOST_TURN = 0.03, 0.3  # radians, see `plan_steps`
+_LEAST_TURN, _MOST_TURN = 0.04, 0.3  # radians, see `plan_steps`
 
 
 class Step(NamedTuple):

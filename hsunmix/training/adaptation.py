@@ -271,7 +271,9 @@ def adapt_to_scene(
     found = None
     if all(call.get(name) is None for name in ("endmembers", "fixed_endmembers", "library")):
         if not call.get("correct_endmembers", True):  # what is given is checked by the pipeline
-            raise ValueError("`correct_endmembers` is False, but no `endmembers` are given, nor a `library`.")
+            raise ValueError(
+                "`correct_endmembers`: only `endmembers` or a `library` can stay as they are; none is given."
+            )
         found = consensus_endmembers(prepared[0], call.get("num_endmembers"), seed, quiet)
         call |= {"num_endmembers": None, "correct_endmembers": False, "endmembers": prepared[0].to_spectra(found)}
     output: Any = pipe(  # the losses know linear mixtures only

@@ -687,7 +687,10 @@ NM = np.linspace(400, 2400, 40)
         (bad(endmembers=np.ones((3, 40)), num_endmembers=2), "`num_endmembers` is 2, but 3"),
         (bad(library=np.ones((2, 40)), num_endmembers=3), "`library`"),
         (bad(library=np.ones((9, 40)), endmembers=np.ones((3, 40))), "`library`"),
-        (bad(correct_endmembers=False), "`correct_endmembers` is False, but no"),
+        (
+            bad(correct_endmembers=False),
+            "`correct_endmembers`: only `endmembers` or a `library` can stay as they are",
+        ),
         (bad(endmembers=np.eye(3, 40), num_endmembers=4, correct_endmembers=False), "only 3 of the 4 endmembers"),
         (bad(brightness="dark"), "`brightness`"),
         (bad(strength=0.0), "`strength`"),
