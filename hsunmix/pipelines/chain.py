@@ -86,11 +86,11 @@ class Chain:
             have it as far as endmembers explain what these have in common.
         facet_move: (R, K) what of that is due to facets.
         residual_noise: share of the noise in what the start leaves of the pixels.
-        leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step show it.
+        leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step that asked show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
         confidence: (N,) what it trusted the data with, as `Evidence.confidence`.
-        predicted: (N, R) of the abundance network, at the last step.
+        predicted: (N, R) of the abundance network, at the last step that asked.
         predicted_share: of them in the result, see `hsunmix.pipelines.stein`.
         saved: mean variance of the abundances that this share saves.
         coarse_abundances: (N, R) of the encoder.

@@ -163,7 +163,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 the scene (other samples, another instrument) there is a warning: endmembers are extracted, and spectra
                 of the library that are like one of them count as approximate ones.
             num_inference_steps: DDIM steps; 0 returns the coarse estimate. Where a step tells the networks nothing new
-                (`hsunmix.pipelines.steps`), their last prediction is kept: many steps cost little more than few.
+                (`hsunmix.pipelines.steps`), their last prediction is kept: 50 steps ask them seven times.
             strength: share of the noise schedule that is run, in (0, 1]; below 1 the chains stay nearer the start.
             guidance_scale: weight of the data against the learned prior, positive.
             brightness: "free" (illumination varies; endmembers of equal maximum), "fixed" (abundances times endmembers
@@ -188,7 +188,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             generator: source of all randomness; a list gives each cube its own.
             output_type: "np" | "pt" | "latent" (the raw abundance latents first, else as "pt").
             return_dict: `SemiBlindUnmixingOutput` instead of a tuple of its fields in order, `None` ones included.
-            callback_on_step_end: called as `callback(pipe, step, timestep, tensors)` after each step.
+            callback_on_step_end: called as `callback(pipe, step, timestep, tensors)` after each step. What it changes
+                counts from the next step on that asks the networks, and where none does, after the last step only.
             callback_on_step_end_tensor_inputs: names of `tensors`: "latents", "endmember_latents".
 
         Returns:

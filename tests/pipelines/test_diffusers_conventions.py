@@ -403,7 +403,7 @@ def test_scheduler_can_be_replaced():
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, num_train_timesteps=500)
     assert pipe(**tiny_inputs()).abundances.shape == reference.abundances.shape
     assert pipe.components["scheduler"].config.num_train_timesteps == 500
-    pipe.scheduler = HeunDiscreteScheduler(prediction_type="sample")  # calls the network twice per step
+    pipe.scheduler = HeunDiscreteScheduler(prediction_type="sample")  # has two timesteps for a step
     with pytest.raises(ValueError, match="`scheduler` and `endmember_scheduler`"):
         pipe(**tiny_inputs())
 
