@@ -2,8 +2,8 @@
 # # hsunmix: a tour
 #
 # What the package can do, in the order in which one needs it. Every scene here is simulated, so the truth is known and
-# every claim is checked: a cell that says "better" asserts it. Run it as a script (`python docs/tutorial.py`, in two
-# minutes on one core) or cell by cell as a notebook (VS Code, Spyder and Jupytext read this format).
+# every claim is checked: a cell that says "better" asserts it. Run it as a script (`python docs/tutorial.py`, in four
+# minutes on two cores) or cell by cell as a notebook (VS Code, Spyder and Jupytext read this format).
 #
 # Letters: a cube is (H, W, B), H x W pixels of B bands, reflectance in [0, 1]; wavelengths are in nm. R materials
 # (*endmembers*) have spectra (R, B), and each pixel holds a fraction (*abundance*) of each: maps (H, W, R).
