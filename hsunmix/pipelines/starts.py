@@ -24,7 +24,7 @@ from ..physics import (
     interactions_possible,
     interactions_remain,
     linear_part,
-    solve_nonnegative,
+    nnls,
     spectral_angle,
     variation_left,
 )
@@ -234,9 +234,9 @@ def _members(cube: PreparedCube, library: torch.Tensor, count: int, mixing_model
     if model == "variable":  # nonlinear terms would only confirm the first choice
         pixels = linear_part(pixels, chosen, cube.noise_std, model, cube.valid).pixels
         chosen = select_from_library(pixels, library, count, cube.noise_std)
-    error, spectra = distance_to_scene(pixels, chosen, cube.noise_std), chosen.double()
-    amounts = solve_nonnegative(spectra @ spectra.T, pixels.double() @ spectra.T).mean(0)  # (R,)
-    weight = (amounts * spectra.norm(dim=1)).square().clamp_min(1e-12)
+    error = distance_to_scene(pixels, chosen, cube.noise_std)
+    amounts = nnls(pixels.double(), chosen).mean(0)  # (R,)
+    weight = (amounts * chosen.double().norm(dim=1)).square().clamp_min(1e-12)
     off = float(((weight * error.square()).sum() / weight.sum()).sqrt())
     return _Members(chosen, error, model, off)
 

@@ -269,11 +269,8 @@ def adapt_to_scene(
     if len(prepared) != 1:
         raise ValueError(f"`cube` holds {len(prepared)} scenes, but a pipeline is adapted to one.")
     found = None
-    if all(call.get(name) is None for name in ("endmembers", "fixed_endmembers", "library")):
-        if not call.get("correct_endmembers", True):  # what is given is checked by the pipeline
-            raise ValueError(
-                "`correct_endmembers`: only `endmembers` or a `library` can stay as they are; none is given."
-            )
+    unknown = all(call.get(name) is None for name in ("endmembers", "fixed_endmembers", "library"))
+    if unknown and call.get("correct_endmembers", True):  # else the pipeline says what is missing
         found = consensus_endmembers(prepared[0], call.get("num_endmembers"), seed, quiet)
         call |= {"num_endmembers": None, "correct_endmembers": False, "endmembers": prepared[0].to_spectra(found)}
     output: Any = pipe(  # the losses know linear mixtures only
