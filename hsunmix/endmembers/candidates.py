@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..physics import nnls, unit_rows
-from .archetypes import archetypal_analysis
+from .archetypes import archetypal_analysis, polish_archetypes
 from .geometric import minimum_volume, successive_projections, vertex_components
 from .scene import ScenePoints
 
@@ -76,6 +76,13 @@ def _archetypes(scene: ScenePoints, num_starts: int, generator: torch.Generator 
         if starts
     ]
     return torch.cat(parts)
+
+
+def polished(scene: ScenePoints, candidate: Candidate, generator: torch.Generator | None = None) -> Candidate:
+    """Archetypes after more alternations; the same where these would depend on each other."""
+    subset = _subset(len(scene.norm), _ARCHETYPE_PIXELS, generator).to(scene.norm.device)
+    points = unit_rows(polish_archetypes(scene.unit[subset], candidate.points))
+    return Candidate(points, candidate.method) if independent(points) else candidate
 
 
 def _vertices(scene: ScenePoints, generator: torch.Generator | None) -> torch.Tensor:

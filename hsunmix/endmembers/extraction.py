@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..physics import BRIGHTNESS_THRESHOLD, Alternatives, brightness_fit, estimate_noise, nnls, unit_rows
 from .blending import blend
-from .candidates import METHODS, Candidate, independent, propose
+from .candidates import METHODS, Candidate, independent, polished, propose
 from .matching import match_endmembers
 from .scene import ScenePoints, prepare_scene
-from .selection import rank_candidates
+from .selection import Ranking, rank_candidates
 
 
 @dataclass
@@ -27,6 +27,8 @@ class EndmemberResult:
         alternatives: as of `Blend`, among which the facets of the pixels may choose; `None` where archetypes rank
             first, and the pixels are a cloud without facets, or no such mean was taken.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
+        polished: where archetypes rank first, the same with these after more alternations, towards where most pixels
+            would have them (`polish_archetypes`); else, or where one method was asked for, `None`.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.
     """
@@ -37,6 +39,7 @@ class EndmemberResult:
     alternatives: Alternatives | None
     brightness_variation: float
     natural_scale: bool
+    polished: torch.Tensor | None = None
 
 
 def extract_endmembers(
@@ -101,8 +104,26 @@ def extract_endmembers(
     ranking = rank_candidates(scene, pool, generator)
 
     # 5. weigh, 6. scale
-    chosen, spread, alternatives = pool[ranking.order[0]], scene.norm.new_zeros(num_endmembers), None
-    cloud = chosen.method == "archetypes"
+    dtype = cube.dtype if cube.is_floating_point() else torch.float32
+    found = _weigh(scene, pool, ranking, method, approximate, dtype)
+    first = pool[ranking.order[0]]
+    if method == "auto" and first.method == "archetypes":
+        others = [polished(scene, one, generator) if one is first else one for one in pool]
+        return replace(found, polished=_weigh(scene, others, ranking, method, approximate, dtype).endmembers)
+    return found
+
+
+def _weigh(
+    scene: ScenePoints,
+    pool: list[Candidate],
+    ranking: Ranking,
+    method: str,
+    approximate: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> EndmemberResult:
+    """One set of endmembers from a pool, in the scale of the pixels."""
+    chosen, alternatives = pool[ranking.order[0]], None
+    cloud, spread = chosen.method == "archetypes", scene.norm.new_zeros(len(chosen.points))
     if method == "auto":
         mean = blend(scene, pool, ranking, approximate)
         points = unit_rows(scene.subspace.project(mean.spectra))
@@ -117,15 +138,7 @@ def extract_endmembers(
     if approximate is not None:
         norm = approximate.double().norm(dim=1, keepdim=True)
         spectra = torch.cat([mean.spectra[: len(approximate)] * norm, spectra[len(approximate) :]])
-    dtype = cube.dtype if cube.is_floating_point() else torch.float32
-    return EndmemberResult(
-        endmembers=spectra.to(dtype),
-        method=chosen.method,
-        spread=spread.to(dtype),
-        alternatives=alternatives,
-        brightness_variation=variation,
-        natural_scale=natural,
-    )
+    return EndmemberResult(spectra.to(dtype), chosen.method, spread.to(dtype), alternatives, variation, natural)
 
 
 def _check_cube(

@@ -7,7 +7,7 @@ endmembers: `variability`.
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -31,21 +31,11 @@ _GAMMA_MEAN, _GAMMA_STD = 0.5, 12**-0.5  # of interactions that are uniform in [
 _CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
 # Endmembers vary where that leaves less variation of the brightness, and their changes of shape are larger, than this.
 _STEADY, _CHANGE = 0.06, 0.02
-# Two materials have scattered light where that takes so much of the mean square residual, in units of the noise, and
-# leaves no more than so much. Where nothing is scattered it takes .003 at most from 16 scenes of exact spectra.
-_GAIN, _EXPLAINED = 0.005, 0.01
-_ACCIDENT = 10.0  # standard deviations of what it takes by accident: for each band, and the root of the pixels
-# With endmembers extracted for either model, what takes more than one standard deviation for each pair, and one more,
-# is no accident; what has fitted noise is taken off first. Of 80 runs on simulated linear scenes, 10 to 40 dB, one
-# reached that, where extraction had failed.
-_NEARLY_EXPLAINED = 0.05
-_PIXELS_COMPARED = 4096  # for that
-# Endmembers: of more than the first, extracted ones don't hide all scattering, and to extract them again takes long;
-# of more than the second, too long.
-_FEW, _MOST_EXTRACTED = 6, 8
-# Of more than a few some are often far off, which looks a little like scattering. Where that was simulated it
-# explained 37 % and more of what a linear mixture leaves, else 14 % at most.
-_LEAST_SHARE = 0.25
+_EVEN = 0.01  # variation of a brightness that is as good as constant, where scattering hides how constant it is
+# Two materials have scattered light where evidence of it is so many standard deviations (in 60 simulated linear scenes
+# it was 2 at most), and hardly anything but noise is left with it.
+_SIGNIFICANT, _EXPLAINED = 4.0, 0.05
+_PIXELS_COMPARED, _PIXELS_FITTED = 16384, 4096  # for the one, and for the other
 _PROBE = 0.1  # noise added to see what is fitted of it, in units of the noise
 _MOST_INTERACTING = 10  # endmembers; for each pair of more, in each pixel, there is an unknown
 _ROUNDS = 4  # from nothing; the second already comes near
@@ -59,11 +49,14 @@ class LinearPart(NamedTuple):
         pixels: (N, B).
         error: factor by which the errors of their abundances exceed those that the sensor noise causes.
         reading: of these, where errors are not independent from band to band, else `None`.
+        scattered: what was taken out looks much like more light, so that what each pixel leaves open of it looks like
+            light that varies.
     """
 
     pixels: torch.Tensor
     error: float = 1.0
     reading: Reading | None = None
+    scattered: bool = False
 
 
 class _Known(NamedTuple):
@@ -136,7 +129,7 @@ def linear_part(
             residual = pixels - scaled.to(pixels.dtype) @ endmembers - part
             excess = (residual.square().mean(0) - noise_std.square()).clamp_min(0).mean()
             weights = (noise_std.square() + BANDS_PER_ERROR * excess).sqrt()
-    return LinearPart(pixels - part)
+    return LinearPart(pixels - part, scattered=True)
 
 
 def choose_mixing_model(
@@ -151,9 +144,9 @@ def choose_mixing_model(
 
     Endmembers vary where a brightness that varies gets as good as constant if they may, which it doesn't if
     illumination varies from pixel to pixel, and where their shape varies too, which it doesn't if illumination varies
-    smoothly. Two materials have scattered light where the residual falls to the noise with that counted; it is looked
-    for only with known spectra, since extracted ones hide it (`interactions_remain` unveils it). The post-nonlinear
-    model is never chosen: it explains whatever brightens with the pixel.
+    smoothly. Two materials have scattered light where there is evidence of it (`interaction_evidence`), and the
+    residual falls to the noise with that counted; with extracted spectra under constant brightness only. The
+    post-nonlinear model is never chosen: it explains whatever brightens with the pixel.
 
     Args:
         pixels: (N, B) spectra.
@@ -169,7 +162,7 @@ def choose_mixing_model(
     """
     if _varies(pixels, endmembers, noise_std, valid, exact):
         return "variable"
-    if known and len(endmembers) <= _MOST_INTERACTING and _interacts(pixels, endmembers, noise_std):
+    if _interacts(pixels, endmembers, noise_std, known):
         return "bilinear"
     return "linear"
 
@@ -218,7 +211,7 @@ def brightness_of_linear_part(
     """`brightness_model` of what `linear_part` has left of the pixels.
 
     Where endmembers vary, least squares may take what is left of that for a brightness that varies; whether it does,
-    the abundances say as they are read.
+    the abundances say as they are read. Where light was scattered, brightness that is as good as constant is.
 
     Args:
         part: of N pixels.
@@ -234,60 +227,13 @@ def brightness_of_linear_part(
         ValueError: for any other mode.
     """
     model = brightness_model(part.pixels, endmembers, noise_std, mode, exact)
+    if part.scattered and model.mode == "fixed":
+        return replace(model, precision=max(model.precision, _EVEN**-2))
     if part.reading is None or mode != "auto" or model.mode == "fixed":
         return model
     return brightness_model(
         part.pixels, endmembers, noise_std, mode, exact, coefficients=_read(part.reading, endmembers)
     )
-
-
-def interactions_possible(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
-    """Could light that two materials have scattered hide behind extracted endmembers?
-
-    Under constant brightness, with not too many endmembers, and if with interactions counted hardly anything but noise
-    is left; of more than a few endmembers, less than without.
-
-    Args:
-        pixels: (N, B) spectra.
-        endmembers: (R, B) extracted from them, in the scale in which abundances sum to one.
-        noise_std: (B,) sensor noise.
-
-    Returns:
-        Whether extraction from their linear part is worth its time.
-    """
-    if len(endmembers) > _MOST_EXTRACTED or brightness_model(pixels, endmembers, noise_std).mode == "free":
-        return False
-    bilinear = _unexplained(pixels, endmembers, noise_std, "bilinear")
-    if bilinear >= _NEARLY_EXPLAINED:
-        return False
-    return len(endmembers) <= _FEW or bilinear <= _unexplained(pixels, endmembers, noise_std, "linear")
-
-
-def interactions_remain(
-    pixels: torch.Tensor, endmembers: torch.Tensor, of_linear_part: torch.Tensor, noise_std: torch.Tensor
-) -> bool:
-    """Does a bilinear mixture explain more than a linear one, if each has its own endmembers?
-
-    Those that are extracted from bilinear mixtures take up a part of the interactions. Extracted again from the pixels
-    without these they are nearer to the materials and explain more; in linear scenes, less. The linear mixture takes
-    the better of the two sets, so that the luck of an extraction doesn't count.
-
-    Args:
-        pixels: (N, B) spectra.
-        endmembers: (R, B) extracted from them, in the scale in which abundances sum to one.
-        of_linear_part: (R, B) extracted from what `linear_part` leaves of them with `endmembers`, in that scale.
-        noise_std: (B,) sensor noise.
-
-    Returns:
-        Whether the scene is mixed bilinearly, with `of_linear_part`.
-    """
-    linear = min(_unexplained(pixels, one, noise_std, "linear") for one in (endmembers, of_linear_part))
-    bilinear = _unexplained(pixels, of_linear_part, noise_std, "bilinear")
-    pairs, compared = math.comb(len(endmembers), 2), len(_some(pixels, _PIXELS_COMPARED))
-    least = (1 + pairs) / (len(noise_std) * compared**0.5)
-    if len(endmembers) > _FEW:  # the noise of a band, estimated from the others, holds a part of theirs
-        least = max(least, _LEAST_SHARE * (linear + len(endmembers) / len(noise_std)))
-    return bilinear < _EXPLAINED and linear - bilinear > least
 
 
 def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, mixing_model: str) -> float:
@@ -296,7 +242,7 @@ def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torc
     For fitted spectra f with the Jacobian H, E |y - f|^2 = |bias|^2 + |(1 - H) noise|^2; what H does to noise is
     measured with a little more of it, as in Monte Carlo SURE (Ramani et al., IEEE TIP 2008).
     """
-    some = _some(pixels, _PIXELS_COMPARED)
+    some = _some(pixels, _PIXELS_FITTED)
     light = brightness_model(some, endmembers, noise_std)
 
     def fitted(spectra: torch.Tensor) -> torch.Tensor:
@@ -311,19 +257,55 @@ def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torc
     return max(float(unexplained), -1.0)  # of endmembers that depend on each other it says nothing
 
 
-def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor) -> bool:
-    some = _some(pixels, _PIXELS_AT_ONCE)
-    light = brightness_model(some, endmembers, noise_std, exact=True)
-    linear = _linear_of_some(some, endmembers, noise_std, "bilinear", light)
+def _interacts(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, known: bool) -> bool:
+    if not 2 <= len(endmembers) <= _MOST_INTERACTING:
+        return False
+    if not known and brightness_model(pixels, endmembers, noise_std).mode == "free":
+        return False
+    common, own = interaction_evidence(pixels, endmembers, noise_std)
+    if common < _SIGNIFICANT or own > common**2:
+        return False
+    return _unexplained(pixels, endmembers, noise_std, "bilinear") < _EXPLAINED
 
-    def excess(spectra: torch.Tensor) -> float:
-        """What a linear mixture leaves, beyond noise, in units of its variance."""
-        left = (spectra - nnls(spectra, endmembers, noise_std).to(spectra.dtype) @ endmembers) / noise_std
-        return float(left.square().mean()) - (1 - len(endmembers) / len(noise_std))
 
-    before, after = excess(some), excess(linear)
-    accident = _ACCIDENT / (len(noise_std) * len(some) ** 0.5)
-    return after < _EXPLAINED * (1 + before) and before - after > _GAIN + accident
+def interaction_evidence(
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor
+) -> tuple[float, float]:
+    """How sure it is that light was scattered by two materials, by what no linear mixture of any spectra leaves.
+
+    Abundances are told from the part of a pixel in the span of the endmembers; noise outside of it is independent of
+    that. If all is linear, what is outside is noise and, where the span is wrong, linear in the abundances. What their
+    products explain of the rest, in the directions of the products of the spectra, is scattering (a matched filter:
+    Kay, Fundamentals of Statistical Signal Processing, volume 2, 1998). Extracted endmembers take up a part of it, but
+    not that.
+
+    Args:
+        pixels: (N, B) spectra.
+        endmembers: (R, B).
+        noise_std: (B,) sensor noise.
+
+    Returns:
+        One coefficient for all pairs of endmembers, in standard deviations of its error; what a coefficient for each
+        pair explains besides, in the same units squared, beyond what noise does on average. The second is small if
+        it is scattering, and large if something else bends the pixels: endmembers that vary, say.
+    """
+    some = _some(pixels, _PIXELS_COMPARED)
+    abundances = nnls(some, endmembers, noise_std).double()  # (n, R), scaled
+    spectra = endmembers.double() / noise_std  # (R, B), in units of the noise
+    first, second = torch.triu_indices(len(endmembers), len(endmembers), 1, device=some.device)
+    span = torch.linalg.qr(spectra.T).Q  # (B, R)
+    products = spectra[first] * endmembers[second]  # (Q, B)
+    products = products - (products @ span) @ span.T
+    seen = (some / noise_std).double() @ products.T  # (n, Q)
+    brightness = abundances.sum(1, keepdim=True)
+    pairs = abundances[:, first] * abundances[:, second] / brightness.clamp_min(0.1 * float(brightness.median()))
+    linear = torch.linalg.qr(torch.cat([abundances, torch.ones_like(brightness)], 1)).Q
+    pairs = pairs - linear @ (linear.T @ pairs)
+    precision = (pairs.T @ pairs) * (products @ products.T)  # (Q, Q) of the coefficients
+    evidence = (pairs * seen).sum(0)  # (Q,)
+    common = float(evidence.sum() / precision.sum().clamp_min(1e-30).sqrt())
+    explained = float(evidence @ torch.linalg.pinv(precision, hermitian=True) @ evidence)
+    return common, explained - common**2 - (len(evidence) - 1)
 
 
 def _some(pixels: torch.Tensor, enough: int) -> torch.Tensor:

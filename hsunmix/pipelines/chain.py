@@ -70,6 +70,7 @@ class Chain:
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         corrected: they have done so from spectra that the user gave.
         alternatives: to the start, among which the facets of the pixels may choose; `None` where they may not.
+        polished: (R, K) where the start goes if it consists of archetypes; `None` where it doesn't.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
         stages: the start, and the state after each denoising step that asks the networks.
         observed: (N, K) the measured pixels.
@@ -83,8 +84,8 @@ class Chain:
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
             have it as far as noise doesn't rule, and then, in rounds, to their facets and to where all of them would
-            have it as far as endmembers explain what these have in common.
-        facet_move: (R, K) what of that is due to facets.
+            have it as far as endmembers explain what these have in common; archetypes first go where `polished` says.
+        facet_move: (R, K) what of that is due to facets, or to more alternations of archetypes.
         residual_noise: share of the noise in what the start leaves of the pixels.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step that asked show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
@@ -106,6 +107,7 @@ class Chain:
     mixing_model: str = "linear"
     corrected: bool = False
     alternatives: Alternatives | None = None
+    polished: torch.Tensor | None = None
     followed: list[Stage] | None = None
     stages: list[Stage] = field(default_factory=list)
     observed: torch.Tensor = field(init=False)
@@ -155,8 +157,6 @@ class Chain:
         self.residual_noise = noise_share(data[0] - data[1] @ start, self.cube.noise_std)
         self.fitted_endmembers, self.facet_move = start, torch.zeros_like(start)
         if self.extracted and len(data[0]) >= LEAST_PIXELS * len(start):
-            free = anchor * self.movable[:, None]
-            self.fitted_endmembers = robust_endmember_step(*data, self.cube.noise_std, start, free)
             self._place_endmembers()
         self._record()
 
@@ -200,7 +200,16 @@ class Chain:
 
     def _place_endmembers(self) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
-        start, others = self.fitted_endmembers, self.alternatives
+        start = self.coarse_endmembers
+        if self.polished is not None:
+            free_scale = self.brightness_model.mode == "free"
+            there = self._common_maximum(self.polished) * self.scale if free_scale else self.polished
+            start = torch.where(self.movable[:, None], there, start)
+            self.facet_move = start - self.coarse_endmembers
+            self._residual_at(start)
+        data = self.cube.pixels, self.evidence.scaled_abundances, self.cube.noise_std
+        start = robust_endmember_step(*data, start, ANCHOR_STD * self.scale * self.movable[:, None])
+        self.fitted_endmembers, others = start, self.alternatives
         rounds = _WITHOUT_FACETS if others is None else _ROUNDS
         for _ in range(rounds if len(self.movable) > 2 else 1):
             came_from = self.fitted_endmembers
@@ -306,7 +315,7 @@ class Chain:
 
     def _gather(self) -> None:
         brightness = (self.brightness_model.level, self.brightness_model.precision)
-        pixels, error, reading = linear_part(
+        part = linear_part(
             self.observed,
             self.endmembers,
             self.cube.noise_std,
@@ -316,14 +325,14 @@ class Chain:
             scaled_abundances=None if self.precision is None else self.scaled_abundances,
             ordinary=self.stages[-1].brightness if self.stages else None,
         )
-        self.cube = replace(self.cube, pixels=pixels)
+        self.cube = replace(self.cube, pixels=part.pixels)
         self.evidence = gather_evidence(
             self.cube.pixels,
             self.endmembers,
-            error * self.cube.noise_std,
+            part.error * self.cube.noise_std,
             *brightness,
             endmember_std=self.endmember_std,
-            reading=reading,
+            reading=part.reading,
         )
         if self.extracted:
             if self.followed is None:
@@ -363,7 +372,7 @@ class Chain:
         share = network_share(
             start, self.start_error, noise_std, clean, std, self.moved_endmembers, self.residual_noise
         )
-        step = clean + self.facet_move - self.fitted_endmembers  # the network knows nothing of facets
+        step = clean + self.facet_move - self.fitted_endmembers  # the network knows nothing of these
         return self.fitted_endmembers + share * step, share.sqrt() * std
 
     @staticmethod

@@ -247,8 +247,10 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
             facts = (starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
             chains += [
-                Chain(one, start, *facts, alternatives=alternatives if facets else None)
-                for start, alternatives in zip(starts.endmembers, starts.alternatives, strict=True)  # [R, K]
+                Chain(one, start, *facts, alternatives=alternatives if facets else None, polished=polished)
+                for start, alternatives, polished in zip(
+                    starts.endmembers, starts.alternatives, starts.polished, strict=True
+                )  # [R, K]
             ]
         batches = self._group(chains, batch_size)
 

@@ -20,9 +20,8 @@ from ..physics import (
     BRIGHTNESS_THRESHOLD,
     Alternatives,
     brightness_fit,
+    brightness_of_linear_part,
     choose_mixing_model,
-    interactions_possible,
-    interactions_remain,
     linear_part,
     nnls,
     spectral_angle,
@@ -50,10 +49,11 @@ _MOST_LEFT, _FAR_LESS = 0.12, 0.8
 
 
 class _Extracted(NamedTuple):
-    """Endmembers (M, R, K) from the pixels, alternatives to each set; spread (R,) and method of the first."""
+    """Endmembers (M, R, K), alternatives to each set, each set polished; spread (R,) and method of the first."""
 
     endmembers: torch.Tensor
     alternatives: list[Alternatives | None]
+    polished: list[torch.Tensor | None]
     spread: torch.Tensor
     method: str
 
@@ -67,6 +67,7 @@ class Starts:
         movable: (R,) bool; `False` keeps an endmember exactly.
         extracted: all pixels of the cube have placed them, alone or by correcting approximate ones.
         alternatives: M to these sets, among which the facets of the pixels may choose, `None` where they may not.
+        polished: (R, K) where each of these sets goes where archetypes rank first, `None` elsewhere.
         error: (R,) how far off those that the user knows something of are expected to be, radians, else `None`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`; of "auto", what it has come to.
@@ -77,6 +78,7 @@ class Starts:
     extracted: bool
     mixing_model: str
     alternatives: list[Alternatives | None]
+    polished: list[torch.Tensor | None]
     error: torch.Tensor | None = None
     number_probabilities: dict[int, float] | None = None
 
@@ -134,6 +136,7 @@ def start_endmembers(
 
     extracted, error = False, None
     alternatives: list[Alternatives | None] = [None] * ensemble_size
+    polished: list[torch.Tensor | None] = [None] * ensemble_size
     guessed = ""
     if probabilities is not None:
         guessed = f" (their number is estimated, with a probability of {100 * probabilities[count]:.0f} %)"
@@ -171,7 +174,7 @@ def start_endmembers(
         )
     else:
         found, mixing_model = _extract_and_decide(cube, count, given, ensemble_size, generator, mixing_model)
-        starts, alternatives = found.endmembers, found.alternatives
+        starts, alternatives, polished = found.endmembers, found.alternatives, found.polished
         extracted, error = True, None if given is None else found.spread
         source = f"mostly by {found.method.replace('_', ' ')}{guessed}"
         if given is None:
@@ -191,7 +194,7 @@ def start_endmembers(
     movable[: 0 if fixed is None else len(fixed)] = False
     if mixing_model != "linear":
         logger.info("mixing model: %s", mixing_model)
-    return Starts(starts, movable, extracted, mixing_model, alternatives, error, probabilities)
+    return Starts(starts, movable, extracted, mixing_model, alternatives, polished, error, probabilities)
 
 
 def _count_given(given: torch.Tensor, num_endmembers: int | None, num_bands: int, correct_endmembers: bool) -> int:
@@ -294,15 +297,6 @@ def _extract_and_decide(
         found = _extract_linear_part(cube, first, decided, given, ensemble_size, generator, rounds)
         if decided == "variable" and cloud:
             found = _simplex_instead(cube, found, given, ensemble_size, generator)
-    elif mixing_model == "auto" and interactions_possible(cube.pixels, first, cube.noise_std):
-        before = _state(generator)
-        own = _extract_linear_part(cube, first, "bilinear", given, 1, generator, rounds=1)
-        second = _natural_scale(cube, own.endmembers[0], given)
-        if interactions_remain(cube.pixels, first, second, cube.noise_std):
-            decided = "bilinear"
-            found = _extract_linear_part(cube, second, decided, given, ensemble_size, generator, _ROUNDS - 1)
-        else:
-            _take_back(generator, before)
     return found, decided
 
 
@@ -330,14 +324,15 @@ def _extract(
         for _ in range(ensemble_size)
     ]
     known, best = 0 if given is None else len(given), found[0]
-    sets, alternatives = [best.endmembers], [best.alternatives]
+    sets, alternatives, polished = [best.endmembers], [best.alternatives], [best.polished]
     for one in found[1:]:
         order = torch.arange(count)
         if known < count:
             order[known:] = known + match_endmembers(best.endmembers[known:], one.endmembers[known:]).to(order)
         sets.append(one.endmembers[order])
         alternatives.append(one.alternatives and one.alternatives.reorder(order))
-    return _Extracted(torch.stack(sets), alternatives, best.spread, best.method)
+        polished.append(None if one.polished is None else one.polished[order])
+    return _Extracted(torch.stack(sets), alternatives, polished, best.spread, best.method)
 
 
 def _extract_linear_part(
@@ -354,17 +349,31 @@ def _extract_linear_part(
     Every further round goes on with the endmembers of the last one.
     """
     for to_come in reversed(range(rounds)):
-        linear = linear_part(cube.pixels, endmembers, cube.noise_std, mixing_model, cube.valid).pixels
+        linear = _without_nonlinear_part(cube, endmembers, mixing_model)
         members = 1 if to_come else ensemble_size
-        found = _extract(replace(cube, pixels=linear), len(endmembers), given, members, generator)
+        found = _extract(linear, len(endmembers), given, members, generator)
         if given is None:
             order = match_endmembers(endmembers, found.endmembers[0])
-            sets, alternatives, spread, method = found
+            sets, alternatives, polished, spread, method = found
             alternatives = [one and one.reorder(order) for one in alternatives]
-            found = _Extracted(sets[:, order], alternatives, spread[order], method)
+            polished = [None if one is None else one[order] for one in polished]
+            found = _Extracted(sets[:, order], alternatives, polished, spread[order], method)
         if to_come:
-            endmembers = _natural_scale(cube, found.endmembers[0], given)
+            endmembers = _natural_scale(linear, found.endmembers[0], given)
     return found
+
+
+def _without_nonlinear_part(cube: PreparedCube, endmembers: torch.Tensor, mixing_model: str) -> PreparedCube:
+    """A cube without what a mixing model with these endmembers (R, K) adds to the linear mixture.
+
+    Where two materials scatter light, with a brightness as constant as it may be.
+    """
+    known = (cube.pixels, endmembers, cube.noise_std, mixing_model, cube.valid)
+    part = linear_part(*known)
+    if part.scattered:
+        light = brightness_of_linear_part(part, endmembers, cube.noise_std)
+        part = linear_part(*known, light.level, light.precision)
+    return replace(cube, pixels=part.pixels)
 
 
 def _simplex_of_varying(

@@ -351,7 +351,8 @@ def consensus_endmembers(
     sets: list[torch.Tensor] = []
     for k in tqdm(range(_EXTRACTIONS), desc="extractions", disable=quiet):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + k)
-        found = extract_endmembers(grid, num_endmembers, cube.noise_std, cube.valid, generator).endmembers
+        one = extract_endmembers(grid, num_endmembers, cube.noise_std, cube.valid, generator)
+        found = one.endmembers if one.polished is None else one.polished
         sets.append(found[match_endmembers(sets[0], found)] if sets else found)
     found = torch.stack(sets)  # [_EXTRACTIONS, R, K]
     norm = found.norm(dim=2, keepdim=True)

@@ -1,12 +1,13 @@
 """Blind extraction: properties first, then scenes whose simplex is known, then bad input."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from hsunmix.endmembers import extract_endmembers
-from hsunmix.endmembers.archetypes import archetypal_analysis
+from hsunmix.endmembers import candidates, extract_endmembers, extraction
+from hsunmix.endmembers.archetypes import archetypal_analysis, polish_archetypes
 from hsunmix.endmembers.candidates import propose
 from hsunmix.endmembers.geometric import minimum_volume, successive_projections, vertex_components
 from hsunmix.endmembers.scene import ScenePoints, prepare_scene
@@ -294,6 +295,55 @@ def test_archetypes_lie_inside_the_hull_and_explain_it():
     assert (corners > -1e-5).all() and (corners < 1 + 1e-5).all()
     nearest = torch.cdist(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), corners).amin(2)
     assert nearest.amax(1).min() < 0.15  # the best start
+
+
+def cloud(outliers):
+    """Corners (3, 3) and 900 noisy mixtures of them, hardly any of them pure, some points of something else."""
+    corners = torch.tensor([[1.0, 0.1, 0.2], [0.2, 1.0, 0.1], [0.1, 0.3, 1.0]])
+    weights = torch.rand(900, 3, generator=seeded()).log().neg()
+    points = weights / weights.sum(1, keepdim=True) @ corners + 0.02 * torch.randn(900, 3, generator=seeded(1))
+    strange = torch.tensor([0.2, 1.6, 0.1]) + 0.05 * torch.randn(30, 3, generator=seeded(2))
+    return corners, torch.cat([points, strange]) if outliers else points
+
+
+def off(corners, found):
+    return float(torch.cdist(corners, found).amin(1).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+def test_polished_archetypes_are_nearer_to_the_corners(outliers):
+    corners, points = cloud(outliers)
+    started = archetypal_analysis(points, 3, 1, seeded(), outer=15)[0]
+    polished = polish_archetypes(points, started)
+    assert off(corners, polished) < 0.8 * off(corners, started)
+    assert polished.dtype == points.dtype and polished.shape == started.shape
+    if outliers:  # which more of the same alternations would go to
+        assert off(corners, polished) < 0.8 * off(corners, archetypal_analysis(points, 3, 1, seeded(), outer=135)[0])
+
+
+@pytest.mark.parametrize(
+    ("wins", "method", "polished"), [("archetypes", "auto", 1), ("vca", "auto", 0), ("archetypes",) * 2 + (0,)]
+)
+def test_archetypes_that_rank_first_are_polished(monkeypatch, wins, method, polished):
+    """Each method alone proposes what it is known for."""
+    asked = []
+
+    def first_of_these(scene, pool, generator):
+        ranking = rank_candidates(scene, pool, generator)
+        return replace(ranking, order=sorted(ranking.order, key=lambda index: pool[index].method != wins))
+
+    def spy(scene, candidate, generator):
+        asked.append(candidate.method)
+        return candidates.polished(scene, candidate, generator)
+
+    monkeypatch.setattr(extraction, "rank_candidates", first_of_these)
+    monkeypatch.setattr(extraction, "polished", spy)
+    cube, _ = make_cube(make_spectra(3, 40), snr_db=30.0)
+    found = extract_endmembers(cube, 3, method=method, generator=seeded())
+    assert asked == polished * ["archetypes"]
+    assert (found.polished is None) == (not polished)
+    if polished:
+        assert 1e-4 < spectral_angle(found.endmembers, found.polished).mean() < 0.2
 
 
 def test_vertices_are_found_whatever_the_basis():

@@ -437,6 +437,36 @@ def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     assert (off(loose.endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
 
 
+@pytest.mark.parametrize("brightness", ["fixed", "free"])
+@pytest.mark.parametrize("error", [None, torch.full((3,), 0.02)], ids=["extracted", "given"])
+def test_archetypes_go_on_to_where_more_alternations_put_them_but_for_fixed_ones(pipe, brightness, error):
+    scene = simulate(rank=3, snr_db=25.0, height=48, width=48)
+    cube = pipe.processor.preprocess(scene.cube)[0]
+    mixing = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.9, 0.1], [0.1, 0.0, 0.9]])
+    start, movable = mixing @ scene.endmembers, torch.tensor([True, True, False])
+    model = brightness_model(cube.pixels, start, cube.noise_std, brightness)
+
+    def chain(polished, extracted=True):
+        return Chain(cube, start, movable, model, extracted, error, polished=polished)
+
+    def off(endmembers):
+        return spectral_angle(endmembers, scene.endmembers)
+
+    polished, plain = chain(scene.endmembers), chain(None)
+    assert (off(polished.fitted_endmembers)[:2] < 0.5 * off(plain.fitted_endmembers)[:2]).all()
+    assert torch.equal(polished.fitted_endmembers[2], polished.coarse_endmembers[2])
+    # the networks still see the start
+    assert torch.equal(polished.endmembers, plain.endmembers)
+    assert torch.equal(polished.evidence.rhs, plain.evidence.rhs)
+    level = polished.scale[:, 0] if brightness == "free" else scene.endmembers.amax(1)
+    assert ((polished.fitted_endmembers.amax(1) / level - 1)[:2].abs() < 0.05).all()
+    # what they predict near the start is moved with it
+    for one in (polished, plain):
+        one.move_endmembers(one.coarse_endmembers, torch.full_like(start, 0.1), trust=0.0)
+    assert (off(polished.endmembers)[:2] < 0.5 * off(plain.endmembers)[:2]).all()
+    assert torch.equal(chain(scene.endmembers, extracted=False).fitted_endmembers, plain.coarse_endmembers)
+
+
 def stay(*data):
     """`final_endmember_step` of no length."""
     return data[3]
@@ -922,9 +952,7 @@ def test_a_scene_is_variable_though_archetypes_rank_first_and_hide_it(pipe, monk
 def test_the_mixing_model_is_found(pipe, known):
     for mixing in ("variable", "bilinear", "linear"):
         g, wavelengths = torch.Generator().manual_seed(3), torch.linspace(420, 2400, 100)
-        hidden = mixing == "bilinear" and known in ("nothing", "approximate")  # extracted spectra take up a part of it
-        level = 40.0 if hidden else 30.0
-        scene = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, mixing, level)
+        scene = benchmark_scene(parametric_spectra(400, wavelengths, g), wavelengths, g, mixing, 30.0)
         spectra = scene.endmembers.numpy()
         start = {
             "nothing": {"num_endmembers": 5},
