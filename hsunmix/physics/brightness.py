@@ -49,6 +49,11 @@ class BrightnessModel:
     precision: float
     level: float = 1.0
 
+    @property
+    def uneven(self) -> bool:
+        """Held fixed, by the user's word, though it varies."""
+        return self.mode == "fixed" and self.variation > BRIGHTNESS_THRESHOLD
+
 
 def brightness_fit(
     pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor | float

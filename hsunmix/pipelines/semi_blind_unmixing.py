@@ -237,7 +237,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                 continue
             starts = start_endmembers(
                 self.processor, one, num_endmembers, endmembers, fixed_endmembers, library, ensemble_size, source,
-                mixing_model, correct_endmembers,
+                mixing_model, correct_endmembers, brightness,
             )  # fmt: skip
             numbers.append(starts.number_probabilities)
             exact = not bool(starts.movable.any())

@@ -57,6 +57,12 @@ class _Extracted(NamedTuple):
     spread: torch.Tensor
     method: str
 
+    def in_natural_scale(self, cube: PreparedCube, given: torch.Tensor | None) -> _Extracted:
+        """The same in the scale in which abundances sum to one, see `_natural_scale`."""
+        sets = [_natural_scale(cube, one, given) for one in self.endmembers]
+        polished = [None if one is None else _natural_scale(cube, one, given) for one in self.polished]
+        return self._replace(endmembers=torch.stack(sets), polished=polished)
+
 
 @dataclass(frozen=True)
 class Starts:
@@ -94,6 +100,7 @@ def start_endmembers(
     generator: torch.Generator | None,
     mixing_model: str = "linear",
     correct_endmembers: bool = True,
+    brightness: str = "auto",
 ) -> Starts:
     """E0 of every ensemble member.
 
@@ -113,6 +120,8 @@ def start_endmembers(
             repeated on the linear part of the pixels.
         correct_endmembers: `False` takes the approximate spectra for what all pixels of this cube have placed, and the
             best of a library as they are.
+        brightness: "fixed" scales extracted endmembers so that abundances sum to one as nearly as they can; by default
+            they have that scale where it fits the scene, else a common maximum.
 
     Returns:
         The starts.
@@ -174,6 +183,8 @@ def start_endmembers(
         )
     else:
         found, mixing_model = _extract_and_decide(cube, count, given, ensemble_size, generator, mixing_model)
+        if brightness == "fixed":
+            found = found.in_natural_scale(_without_nonlinear_part(cube, found.endmembers[0], mixing_model), given)
         starts, alternatives, polished = found.endmembers, found.alternatives, found.polished
         extracted, error = True, None if given is None else found.spread
         source = f"mostly by {found.method.replace('_', ' ')}{guessed}"

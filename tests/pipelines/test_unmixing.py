@@ -20,6 +20,7 @@ from hsunmix.physics import (
     Alternatives,
     brightness_model,
     facets,
+    fcls,
     final_endmember_step,
     spectral_angle,
     unit_rows,
@@ -465,6 +466,42 @@ def test_archetypes_go_on_to_where_more_alternations_put_them_but_for_fixed_ones
         one.move_endmembers(one.coarse_endmembers, torch.full_like(start, 0.1), trust=0.0)
     assert (off(polished.endmembers)[:2] < 0.5 * off(plain.endmembers)[:2]).all()
     assert torch.equal(chain(scene.endmembers, extracted=False).fitted_endmembers, plain.coarse_endmembers)
+
+
+def test_with_brightness_held_fixed_extracted_endmembers_have_the_scale_of_the_pixels(pipe):
+    """Where light is uneven they would have a common maximum, and a dark material none of its pixels."""
+    scene = simulate(rank=3, snr_db=30.0, height=48, width=48)
+    albedo = torch.tensor([1.0, 0.5, 0.2])
+    light = torch.exp(0.15 * torch.randn(48, 48, 1, generator=torch.Generator().manual_seed(1)))
+    dim = replace(scene, endmembers=albedo[:, None] * scene.endmembers)
+    cube = light * (scene.abundances @ dim.endmembers) + (scene.cube - scene.clean)
+    inputs = dict(wavelengths=scene.wavelengths, num_endmembers=3, reflectance_scale=1.0)
+    held, free = (
+        pipe(cube, brightness=mode, generator=torch.Generator().manual_seed(0), **inputs) for mode in ("fixed", "free")
+    )
+    assert np.ptp(free.endmembers[0].max(1)) < 1e-3 < 0.1 < np.ptp(held.endmembers[0].max(1))
+    result = scored(dim, held.endmembers[0], held.abundances[0])
+    ratio = held.endmembers[0][result["order"]].max(1) / dim.endmembers.amax(1).numpy()
+    assert (np.abs(ratio / ratio.mean() - 1) < 0.15).all() and abs(ratio.mean() - 1) < 0.15
+    equally_bright = torch.from_numpy(free.endmembers[0])
+    other = scored(dim, equally_bright, fcls(cube.flatten(0, 1), equally_bright).unflatten(0, cube.shape[:2]))
+    assert result["abundance_rmse"] < 0.6 * other["abundance_rmse"]
+
+
+def test_spectra_are_not_bent_to_make_up_for_light_that_the_user_holds_fixed(pipe):
+    scene = simulate(rank=3, snr_db=40.0, height=48, width=48)
+    light = torch.exp(0.2 * torch.randn(48, 48, 1, generator=torch.Generator().manual_seed(1)))
+    cube = pipe.processor.preprocess(scene.cube * light)[0]
+    start = 1.02 * scene.endmembers.roll(1, 0) + 0.98 * scene.endmembers
+    start = scene.endmembers + 0.05 * (start - 2 * scene.endmembers)
+    chains = [
+        Chain(cube, start, torch.ones(3, dtype=torch.bool), brightness_model(*known, mode), True)
+        for known in [(cube.pixels, start, cube.noise_std)]
+        for mode in ("fixed", "auto")
+    ]
+    assert [one.brightness_model.uneven for one in chains] == [True, False]
+    assert torch.equal(chains[0].fitted_endmembers, start)
+    assert not torch.equal(chains[1].fitted_endmembers, chains[1].coarse_endmembers)
 
 
 def stay(*data):
