@@ -109,7 +109,11 @@ def extract_endmembers(
     first = pool[ranking.order[0]]
     if method == "auto" and first.method == "archetypes":
         others = [polished(scene, one, generator) if one is first else one for one in pool]
-        return replace(found, polished=_weigh(scene, others, ranking, method, approximate, dtype).endmembers)
+        spectra = _weigh(scene, others, ranking, method, approximate, dtype, found.natural_scale).endmembers
+        order, known = torch.arange(num_endmembers), 0 if approximate is None else len(approximate)
+        if known < num_endmembers:
+            order[known:] = known + match_endmembers(found.endmembers[known:], spectra[known:]).to(order)
+        return replace(found, polished=spectra[order])
     return found
 
 
@@ -120,8 +124,9 @@ def _weigh(
     method: str,
     approximate: torch.Tensor | None,
     dtype: torch.dtype,
+    natural_scale: bool | None = None,
 ) -> EndmemberResult:
-    """One set of endmembers from a pool, in the scale of the pixels."""
+    """One set of endmembers from a pool, in the scale of the pixels: the natural one where it fits, or as is said."""
     chosen, alternatives = pool[ranking.order[0]], None
     cloud, spread = chosen.method == "archetypes", scene.norm.new_zeros(len(chosen.points))
     if method == "auto":
@@ -134,7 +139,7 @@ def _weigh(
         else:  # where the pixels show fewer than R materials
             order = match_endmembers(mean.best, scene.subspace.lift(chosen.points).clamp_min(0))
             chosen = Candidate(chosen.points[order], chosen.method)
-    spectra, variation, natural = _to_spectra(scene, chosen)
+    spectra, variation, natural = _to_spectra(scene, chosen, natural_scale)
     if approximate is not None:
         norm = approximate.double().norm(dim=1, keepdim=True)
         spectra = torch.cat([mean.spectra[: len(approximate)] * norm, spectra[len(approximate) :]])
@@ -170,13 +175,17 @@ def _check_cube(
     return torch.where(mask[..., None], grid, 0), mask
 
 
-def _to_spectra(scene: ScenePoints, candidate: Candidate) -> tuple[torch.Tensor, float, bool]:
+def _to_spectra(
+    scene: ScenePoints, candidate: Candidate, natural: bool | None = None
+) -> tuple[torch.Tensor, float, bool]:
     """Spectra (R, B) in the scale of the pixels, the variation of brightness, and whether that scale is natural."""
     points = candidate.points / candidate.points.norm(dim=1, keepdim=True) * scene.norm.mean()
     factors, variation = brightness_fit(scene.raw, points, 1.0)  # noise has unit variance in these coordinates
     spectra = scene.subspace.lift(points).clamp_min(0)
-    natural = variation < BRIGHTNESS_THRESHOLD and bool((factors > 0.05 * factors.max()).all())
+    if natural is None:
+        natural = variation < BRIGHTNESS_THRESHOLD and bool((factors > 0.05 * factors.max()).all())
     if natural:
+        factors = factors.clamp_min(0.05 * float(factors.max()))
         return spectra / factors[:, None].to(spectra.dtype), variation, True
     spectra = spectra / spectra.amax(1, keepdim=True).clamp_min(1e-12)
     step = max(1, len(scene.raw) // 2500)

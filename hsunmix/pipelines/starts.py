@@ -377,12 +377,12 @@ def _extract_linear_part(
 def _without_nonlinear_part(cube: PreparedCube, endmembers: torch.Tensor, mixing_model: str) -> PreparedCube:
     """A cube without what a mixing model with these endmembers (R, K) adds to the linear mixture.
 
-    Where two materials scatter light, with a brightness as constant as it may be.
+    Where what is taken out looks like light, with a brightness that is constant where it may be.
     """
     known = (cube.pixels, endmembers, cube.noise_std, mixing_model, cube.valid)
     part = linear_part(*known)
-    if part.scattered:
-        light = brightness_of_linear_part(part, endmembers, cube.noise_std)
+    light = brightness_of_linear_part(part, endmembers, cube.noise_std) if part.scattered else None
+    if light is not None and light.mode == "fixed":
         part = linear_part(*known, light.level, light.precision)
     return replace(cube, pixels=part.pixels)
 

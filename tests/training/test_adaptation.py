@@ -157,15 +157,17 @@ def test_weights_stay_where_there_is_hardly_any_noise(tmp_path):
     assert not (tmp_path / ".training").exists()
 
 
+@pytest.mark.parametrize("polished", [False, True])
 @pytest.mark.parametrize("size", [0.0, 0.3])
-def test_endmembers_that_leave_misfit_go_half_of_a_robust_step(monkeypatch, size):
+def test_endmembers_that_leave_misfit_go_half_of_a_robust_step(monkeypatch, size, polished):
     cube, wavelengths, endmembers = tiny_scene(height=16, width=16)
     prepared = tiny_pipeline().processor.preprocess(cube, wavelengths)[0]
     truth = torch.as_tensor(endmembers, dtype=torch.float32)
     wrong = truth * (1 + size * torch.linspace(0, 20, endmembers.shape[1]).sin())
-    monkeypatch.setattr(
-        "hsunmix.training.adaptation.extract_endmembers", lambda *args, **kwargs: SimpleNamespace(endmembers=wrong)
-    )
+    extracted = SimpleNamespace(endmembers=wrong, polished=None)
+    if polished:  # archetypes that have gone on
+        extracted = SimpleNamespace(endmembers=wrong.flip(1), polished=wrong)
+    monkeypatch.setattr("hsunmix.training.adaptation.extract_endmembers", lambda *args, **kwargs: extracted)
     found = consensus_endmembers(prepared, 3, quiet=True)
     before, after = (spectral_angle(one, truth).mean() for one in (wrong, found))
     if size:
@@ -185,6 +187,7 @@ def test_endmembers_of_the_scene_are_the_median_of_several_extractions(tmp_path,
     def shuffled(*args, **kwargs):
         result = extract_endmembers(*args, **kwargs)
         order = torch.randperm(3, generator=torch.Generator().manual_seed(len(sets)))
+        result.polished = None
         result.endmembers = result.endmembers[order] * (1 + 0.1 * torch.rand(3, 23))  # noise that each has of its own
         sets.append(result.endmembers)
         return result
