@@ -27,10 +27,10 @@ class EndmemberResult:
         alternatives: as of `Blend`, among which the facets of the pixels may choose; `None` where archetypes rank
             first, and the pixels are a cloud without facets, or no such mean was taken.
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
-        polished: where archetypes rank first, the same with these after more alternations, towards where most pixels
-            would have them (`polish_archetypes`); else, or where one method was asked for, `None`.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.
+        polished: where archetypes rank first, the same with these after more alternations, towards where most pixels
+            would have them (`polish_archetypes`); else, or where one method was asked for, `None`.
     """
 
     endmembers: torch.Tensor
