@@ -29,8 +29,8 @@ class EndmemberResult:
         brightness_variation: relative spread of the brightness of the pixels, noise removed.
         natural_scale: True where `endmembers` are scaled so that the abundances of a pixel sum to one; False where the
             brightness varies and every endmember is scaled to the same maximum.
-        polished: where archetypes rank first, the same with these after more alternations, towards where most pixels
-            would have them (`polish_archetypes`); else, or where one method was asked for, `None`.
+        polished: (R, B), where archetypes rank first: the same with these after more alternations, towards where most
+            pixels would have them (`polish_archetypes`); else, or where one method was asked for, `None`.
     """
 
     endmembers: torch.Tensor
