@@ -110,10 +110,8 @@ def extract_endmembers(
     if method == "auto" and first.method == "archetypes":
         others = [polished(scene, one, generator) if one is first else one for one in pool]
         spectra = _weigh(scene, others, ranking, method, approximate, dtype, found.natural_scale).endmembers
-        order, known = torch.arange(num_endmembers), 0 if approximate is None else len(approximate)
-        if known < num_endmembers:
-            order[known:] = known + match_endmembers(found.endmembers[known:], spectra[known:]).to(order)
-        return replace(found, polished=spectra[order])
+        known = 0 if approximate is None else len(approximate)
+        return replace(found, polished=spectra[match_endmembers(found.endmembers, spectra, known)])
     return found
 
 

@@ -200,16 +200,17 @@ class Chain:
 
     def _place_endmembers(self) -> None:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
-        start, light = self.coarse_endmembers, self.brightness_model
+        start = self.coarse_endmembers
         if self.polished is not None:
-            free_scale = light.mode == "free"
-            there = self._common_maximum(self.polished) * self.scale if free_scale else self.polished
+            free = self.brightness_model.mode == "free"
+            there = self._common_maximum(self.polished) * self.scale if free else self.polished
             start = torch.where(self.movable[:, None], there, start)
             self.facet_move = start - self.coarse_endmembers
-        if light.uneven:  # what is left of the pixels is mostly light, and says little of spectra
+        if self.brightness_model.uneven:  # what is left of the pixels is mostly light, and says little of spectra
             self.fitted_endmembers = start
             return
-        self._residual_at(start)
+        if self.polished is not None:
+            self._residual_at(start)
         data = self.cube.pixels, self.evidence.scaled_abundances, self.cube.noise_std
         start = robust_endmember_step(*data, start, ANCHOR_STD * self.scale * self.movable[:, None])
         self.fitted_endmembers, others = start, self.alternatives

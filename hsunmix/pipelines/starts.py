@@ -337,9 +337,7 @@ def _extract(
     known, best = 0 if given is None else len(given), found[0]
     sets, alternatives, polished = [best.endmembers], [best.alternatives], [best.polished]
     for one in found[1:]:
-        order = torch.arange(count)
-        if known < count:
-            order[known:] = known + match_endmembers(best.endmembers[known:], one.endmembers[known:]).to(order)
+        order = match_endmembers(best.endmembers, one.endmembers, known)
         sets.append(one.endmembers[order])
         alternatives.append(one.alternatives and one.alternatives.reorder(order))
         polished.append(None if one.polished is None else one.polished[order])

@@ -322,7 +322,7 @@ def test_polished_archetypes_are_nearer_to_the_corners(outliers):
 
 
 @pytest.mark.parametrize(
-    ("wins", "method", "polished"), [("archetypes", "auto", 1), ("vca", "auto", 0), ("archetypes",) * 2 + (0,)]
+    ("wins", "method", "polished"), [("archetypes", "auto", 1), ("vca", "auto", 0), ("archetypes", "archetypes", 0)]
 )
 def test_archetypes_that_rank_first_are_polished(monkeypatch, wins, method, polished):
     """Each method alone proposes what it is known for."""

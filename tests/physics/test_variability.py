@@ -204,5 +204,6 @@ def test_other_scenes_do_not_vary(light, mixing, noise):
     own_scale = torch.tensor([[0.3], [1.0], [2.0], [1.5]])
     scattered = mixing == "bilinear" and light == "constant"
     assert choose_mixing_model(pixels, endmembers, std, ALL) == ("bilinear" if scattered else "linear")
-    other = choose_mixing_model(pixels, endmembers * own_scale, std, ALL)
-    assert other == "linear" or (scattered and other == "bilinear")
+    hidden = noise < 0.01  # what a wrong scale bends is more than that
+    other = "bilinear" if scattered and not hidden else "linear"
+    assert choose_mixing_model(pixels, endmembers * own_scale, std, ALL) == other

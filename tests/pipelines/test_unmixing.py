@@ -492,13 +492,9 @@ def test_spectra_are_not_bent_to_make_up_for_light_that_the_user_holds_fixed(pip
     scene = simulate(rank=3, snr_db=40.0, height=48, width=48)
     light = torch.exp(0.2 * torch.randn(48, 48, 1, generator=torch.Generator().manual_seed(1)))
     cube = pipe.processor.preprocess(scene.cube * light)[0]
-    start = 1.02 * scene.endmembers.roll(1, 0) + 0.98 * scene.endmembers
-    start = scene.endmembers + 0.05 * (start - 2 * scene.endmembers)
-    chains = [
-        Chain(cube, start, torch.ones(3, dtype=torch.bool), brightness_model(*known, mode), True)
-        for known in [(cube.pixels, start, cube.noise_std)]
-        for mode in ("fixed", "auto")
-    ]
+    start = 0.95 * scene.endmembers + 0.05 * scene.endmembers.roll(1, 0)
+    models = [brightness_model(cube.pixels, start, cube.noise_std, mode) for mode in ("fixed", "auto")]
+    chains = [Chain(cube, start, torch.ones(3, dtype=torch.bool), model, True) for model in models]
     assert [one.brightness_model.uneven for one in chains] == [True, False]
     assert torch.equal(chains[0].fitted_endmembers, start)
     assert not torch.equal(chains[1].fitted_endmembers, chains[1].coarse_endmembers)
