@@ -52,7 +52,6 @@ _MOST_SEEN = 2.0
 # Factor of the variance that the endmember network expects: on simulated scenes of held-out materials its errors are
 # 1.0 (10 dB) to 1.7 times (30 dB) smaller than it says, those of corrected spectra about as large as they say.
 _NETWORK_VARIANCE = 0.5
-_LEAST_LEFT = 0.25  # of the variance, whatever following the prediction saves
 _LEAK_SHARE = 0.5  # of the leak of given endmembers that is taken out of the data, half of its variance with it
 
 
@@ -76,6 +75,8 @@ class Chain:
         observed: (N, K) the measured pixels.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
+        error_share: (R,) expected squared error of `endmembers` over the square of that, which is less where the start
+            is nearer than the network can tell.
         seen_share: of `endmember_std` in `evidence`, see `seen_share`.
         evidence: closed-form unmixing with the current endmembers.
         scaled_abundances: (N, R) current `b = s * a`.
@@ -93,7 +94,7 @@ class Chain:
         confidence: (N,) what it trusted the data with, as `Evidence.confidence`.
         predicted: (N, R) of the abundance network, at the last step that asked.
         predicted_share: of them in the result, see `hsunmix.pipelines.stein`.
-        saved: mean variance of the abundances that this share saves.
+        posterior_share: of the errors that the posterior expects, what the whole scene shows that there is, see there.
         coarse_abundances: (N, R) of the encoder.
         coarse_log_std: (R, H, W) of the encoder.
     """
@@ -113,6 +114,7 @@ class Chain:
     observed: torch.Tensor = field(init=False)
     endmembers: torch.Tensor = field(init=False)
     endmember_std: torch.Tensor = field(init=False)
+    error_share: torch.Tensor = field(init=False)
     seen_share: float = 1.0
     evidence: Evidence = field(init=False)
     scaled_abundances: torch.Tensor = field(init=False)
@@ -127,13 +129,14 @@ class Chain:
     confidence: torch.Tensor | None = None
     predicted: torch.Tensor = field(init=False)
     predicted_share: float = 0.0
-    saved: float = 0.0
+    posterior_share: float = 1.0
     coarse_abundances: torch.Tensor = field(init=False)
     coarse_log_std: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.observed = self.cube.pixels
         self.corrected |= self.extracted and self.start_error is not None
+        self.error_share = torch.ones_like(self.coarse_endmembers[:, 0])
         if self.followed is not None:
             self.follow()
             self.scaled_abundances = self.evidence.scaled_abundances
@@ -195,6 +198,7 @@ class Chain:
         self.endmembers = stage.endmembers.to(self.coarse_endmembers)
         self.endmember_std = stage.std.to(self.coarse_endmembers)
         self.leak = stage.leak.to(self.coarse_endmembers.device)
+        self.error_share = stage.error_share.to(self.coarse_endmembers)
         self.seen_share = stage.seen_share
         self._gather()
 
@@ -252,7 +256,8 @@ class Chain:
     def _record(self) -> None:
         brightness = float(self.evidence.brightness.median())
         self.leak = torch.zeros_like(self.evidence.gram)
-        self.stages.append(Stage(self.endmembers, self.endmember_std, self.seen_share, brightness, self.leak))
+        told = (self.endmembers, self.endmember_std, self.seen_share, brightness, self.leak, self.error_share)
+        self.stages.append(Stage(*told))
 
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
@@ -297,21 +302,25 @@ class Chain:
     def follow_prediction(self) -> None:
         """Go from the maps after the A-step towards the predicted ones, as far as the whole scene says."""
         abundances, brightness = split_brightness(self.scaled_abundances.double())
-        step = self.predicted_share * (self.predicted - abundances)
-        self.saved = float(step.square().mean())  # at the best share the risk falls by the square of the step
-        self.scaled_abundances = (brightness[:, None] * (abundances + step)).to(self.cube.pixels.dtype)
+        followed = abundances + self.predicted_share * (self.predicted - abundances)
+        self.scaled_abundances = (brightness[:, None] * followed).to(self.cube.pixels.dtype)
 
-    def abundance_std(self) -> torch.Tensor:
-        """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
-        scale, leaking = calibration(self.extracted, self.corrected, self.mixing_model)
+    def posterior_std(self) -> torch.Tensor:
+        """(N, R) standard deviation of the abundances, float64, by what data and networks expect of themselves."""
         evidence = self._counted_evidence()
         confidence = (evidence.confidence if self.confidence is None else self.confidence)[:, None]
         trust = None if self.precision is None else self.precision / confidence
-        abundances, brightness = split_brightness(self.scaled_abundances)
-        std = abundance_std(evidence.gram, trust) * confidence.rsqrt() / brightness.clamp_min(1e-3)[:, None]
-        variance = (scale * std).square() + leaking * abundances.double().square() @ evidence.leakage
-        variance = variance * (1 - self.saved / variance.mean()).clamp_min(_LEAST_LEFT)
-        return near_bounds(variance.sqrt(), abundances.double()).to(self.cube.pixels.dtype)
+        brightness = split_brightness(self.scaled_abundances)[1].clamp_min(1e-3)[:, None]
+        return abundance_std(evidence.gram, trust) * confidence.rsqrt() / brightness
+
+    def abundance_std(self) -> torch.Tensor:
+        """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
+        abundances = split_brightness(self.scaled_abundances)[0].double()
+        posterior = self.posterior_std()
+        leaking = abundances.square() @ (self.error_share.double()[:, None] * self._counted_evidence().leakage)
+        scale, leak = calibration(self.extracted, self.corrected, self.mixing_model)
+        variance = (scale * self.posterior_share * posterior).square() + leak * leaking
+        return near_bounds(variance.sqrt(), abundances).to(self.cube.pixels.dtype)
 
     def residual(self) -> torch.Tensor:
         """(N,) root mean square of cube minus model."""
@@ -376,6 +385,9 @@ class Chain:
         share = network_share(
             start, self.start_error, noise_std, clean, std, self.moved_endmembers, self.residual_noise
         )
+        error = (self.start_error * start.norm(dim=1)).square() / std.square().sum(1).clamp_min(1e-12)
+        weight = share[:, 0]
+        self.error_share = (1 - weight).square() * error + weight.square()
         step = clean + self.facet_move - self.fitted_endmembers  # the network knows nothing of these
         return self.fitted_endmembers + share * step, share.sqrt() * std
 
@@ -441,7 +453,9 @@ def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:
 def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
     """The chains of a part of a scene, which follow those of the whole."""
     chains = []
-    for stages, share in zip(scene.stages, scene.predicted_shares, strict=True):
+    for stages, share, posterior_share in zip(
+        scene.stages, scene.predicted_shares, scene.posterior_shares, strict=True
+    ):
         start = stages[0].endmembers.to(cube.pixels)
         fixed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
         chain = Chain(
@@ -454,6 +468,7 @@ def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
             corrected=scene.corrected,
             followed=stages,
             predicted_share=share,
+            posterior_share=posterior_share,
         )
         chains.append(chain)
     return chains

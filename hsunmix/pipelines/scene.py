@@ -35,6 +35,7 @@ class Stage:
         seen_share: how much of it the networks see.
         brightness: median over the pixels: what counts as ordinary illumination.
         leak: (R, R) from `hsunmix.physics.fit_leak`.
+        error_share: (R,), see `hsunmix.pipelines.chain.Chain`.
     """
 
     endmembers: torch.Tensor
@@ -42,6 +43,7 @@ class Stage:
     seen_share: float
     brightness: float
     leak: torch.Tensor
+    error_share: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class SceneModel:
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         stages: for each of the M chains its start and its state after each denoising step that asks the networks.
         predicted_shares: of each chain, `Chain.predicted_share`.
+        posterior_shares: of each chain, `Chain.posterior_share`.
         call: arguments of that call which the next one must repeat.
     """
 
@@ -78,6 +81,7 @@ class SceneModel:
     number_probabilities: dict[int, float] | None
     stages: list[list[Stage]]
     predicted_shares: list[float]
+    posterior_shares: list[float]
     call: dict[str, Any]
 
     @classmethod
@@ -109,6 +113,7 @@ class SceneModel:
             number_probabilities=number_probabilities,
             stages=[list(chain.stages) for chain in chains],
             predicted_shares=[chain.predicted_share for chain in chains],
+            posterior_shares=[chain.posterior_share for chain in chains],
             call=call,
         )
 
@@ -197,6 +202,7 @@ class SceneModel:
             "number_probabilities": self.number_probabilities,
             "chains": len(self.stages),
             "predicted_shares": self.predicted_shares,
+            "posterior_shares": self.posterior_shares,
             "call": self.call,
         }
         return write_npz(path, **arrays, about=json.dumps(about))
@@ -237,5 +243,6 @@ class SceneModel:
             number_probabilities=numbers,
             stages=chains,
             predicted_shares=about["predicted_shares"],
+            posterior_shares=about["posterior_shares"],
             call=about["call"],
         )

@@ -27,7 +27,7 @@ from .processor import HyperspectralProcessor, stack
 from .quality import unexplained
 from .scene import SceneModel
 from .starts import start_endmembers
-from .stein import noisier, predicted_share
+from .stein import noisier, weigh
 from .steps import Step, plan_steps
 
 logger = logging.getLogger(__name__)
@@ -493,7 +493,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         generators: list[torch.Generator | None],
         plan: list[Step],
     ) -> None:
-        """Unmix all cubes once more, with a little noise added, and weigh the predictions of the networks by it."""
+        """Unmix all cubes once more, with a little noise added, and weigh predictions and posteriors by it."""
         members = len(chains) // len(generators)
         twins = [noisier(chain, generators[index // members]) for index, chain in enumerate(chains)]
         for batch in batches:
@@ -502,7 +502,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
         for step in plan:
             latents, endmember_latents = self._denoise(step, twins, batches, latents, endmember_latents)
         for chain, twin in zip(chains, twins, strict=True):
-            chain.predicted_share = predicted_share(chain, twin)
+            chain.predicted_share, chain.posterior_share = weigh(chain, twin)
 
     def _encode(self, batch: list[int], chains: list[Chain]) -> None:
         """Coarse abundances of a batch of chains by the encoder."""

@@ -10,6 +10,9 @@ the share that fits best: what fits the noise is counted against it.
 
 Model errors make least squares biased too, and how that bias lies to the step from data to prediction is unknown. How
 large it is, the residual tells; as much as it could do at a correlation of one half is taken off the gain.
+
+The same estimate says how large the errors are that the noise leaves in the maps. The posterior of a pixel knows how
+wrong networks are at most scenes, not how wrong they are here, and expects more where there is little noise.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from .scene import SceneModel
 
 _ADDED = 0.1  # noise that is added, in units of that of the cube; with more, the networks no longer are linear in it
 _CORRELATION = 0.5  # of model errors with the step towards the prediction, at worst
+_LEAST_SHARE = 0.4  # of the errors that the posterior expects
+_SPREAD = 0.05  # of the shares of the squared errors of several endmembers
 _NOISY = 3.0  # times the median of the standard deviation: noisier pixels say too little
 
 
@@ -44,27 +49,45 @@ def noisier(chain: Chain, generator: torch.Generator | None) -> Chain:
     return scene_chains(noisy, SceneModel.of_chains([chain], {}, None))[0]
 
 
-def predicted_share(chain: Chain, twin: Chain) -> float:
-    """Share of the prediction in the maps, the rest being those after the A-step, that makes the expected error least.
+def weigh(chain: Chain, twin: Chain) -> tuple[float, float]:
+    """How far to follow the prediction, and how much is left then of the errors that the posterior expects.
 
     Args:
         chain: that has been run.
         twin: from `noisier`, run likewise.
 
     Returns:
-        A number from 0 to 1.
+        `Chain.predicted_share`, the share of the prediction in the maps, the rest being those after the A-step, that
+        makes the expected error least, from 0 to 1; and `Chain.posterior_share`, from .4 to 1.
     """
     evidence = chain.evidence
     std = abundance_std(evidence.gram) * evidence.noise_confidence.rsqrt()
     std = std / evidence.brightness.double().clamp_min(1e-3)[:, None]  # [N, R], by the noise of the sensor
     counted = std < _NOISY * std.median(0).values
+
+    def mean(values: torch.Tensor, dim: int | None = 0) -> torch.Tensor:
+        return (values * counted).sum(dim) / counted.sum(dim).clamp_min(1)
+
+    unbiased = evidence.unbounded.double()
+    moved = twin.evidence.unbounded - unbiased  # by the added noise, as all that is the twin's
     refined, refined_twin = (split_brightness(one.scaled_abundances)[0].double() for one in (chain, twin))
     step = chain.predicted - refined  # [N, R]
-    size = step[counted].square().mean().clamp_min(1e-12)
-    moved = twin.predicted - refined_twin - step
-    unbiased = evidence.unbounded.double()
-    followed = (moved * (twin.evidence.unbounded - unbiased))[counted].mean() / _ADDED**2
+    step_moved = twin.predicted - refined_twin - step
+
+    size = mean(step.square(), None).clamp_min(1e-12)
     noise, effective = (x.double().square().mean() for x in (chain.cube.noise_std, evidence.noise_std))
-    bias = std[counted].square().mean() * (effective / noise - 1).clamp_min(0)
-    gain = ((unbiased - refined) * step)[counted].mean() - followed - _CORRELATION * (bias * size).sqrt()
-    return float((gain / size).clamp(0, 1))
+    bias = mean(std.square(), None) * (effective / noise - 1).clamp_min(0)
+    gain = mean((unbiased - refined) * step - step_moved * moved / _ADDED**2, None)
+    share = float(((gain - _CORRELATION * (bias * size).sqrt()) / size).clamp(0, 1))
+    if chain.mixing_model == "variable":  # least squares are off by what varies as well
+        return share, 1.0
+
+    variance = mean(std.square())  # [R]
+    off = unbiased - refined - share * step  # from the maps in the result
+    followed = mean((refined_twin - refined + share * step_moved) * moved) / _ADDED**2
+    expected = mean(chain.posterior_std().square()).clamp_min(1e-12)
+    ratio = (mean(off.square()) - variance + 2 * followed) / expected
+    error = (2 / len(std)) ** 0.5 * variance / expected  # of that, by the noise
+    weights = expected / (error.square() + _SPREAD**2)
+    surely = (weights @ ratio) / weights.sum() + error.square().reciprocal().sum().rsqrt()
+    return share, float(surely.clamp(_LEAST_SHARE**2, 1).sqrt())

@@ -51,9 +51,7 @@ def test_uncertainty_is_the_posterior_times_the_factors_and_smaller_near_the_bou
     confidence = chain.confidence[:, None]
     std = abundance_std(chain.evidence.gram, chain.precision / confidence) * confidence.rsqrt()
     factor = calibration(False, False, mixing_model)[0]  # exact endmembers leak nothing
-    variance = (factor * std / brightness[:, None]).square()
-    variance = variance * max(1 - chain.saved / float(variance.mean()), 0.25)
-    expected = near_bounds(variance.sqrt(), abundances)
+    expected = near_bounds(factor * chain.posterior_share * std / brightness[:, None], abundances)
     np.testing.assert_allclose(uncertainty.reshape(expected.shape), expected, rtol=1e-3)
 
 

@@ -1,10 +1,13 @@
 """The share of the predicted maps in the result: found without the truth, and checked against it."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
 from hsunmix.pipelines import SceneModel
+from hsunmix.pipelines.chain import Chain
 
 from .tiny import tiny_pipeline
 
@@ -44,6 +47,20 @@ def unmix(pipe, cube, wavelengths, endmembers, **options):
     return pipe(cube, wavelengths, fixed_endmembers=endmembers, num_inference_steps=1, **options)
 
 
+@contextmanager
+def kept_chains():
+    """The chains whose uncertainty is asked for meanwhile."""
+    chains, own = [], Chain.abundance_std
+
+    def kept(chain):
+        chains.append(chain)
+        return own(chain)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chain, "abundance_std", kept)
+        yield chains
+
+
 def rmse(maps, truth):
     return float(np.sqrt(np.square(maps - truth).mean()))
 
@@ -71,6 +88,21 @@ def test_the_share_is_the_best_one(error):
     assert share == pytest.approx(best, abs=0.12)
 
 
+@pytest.mark.parametrize("std", [0.3, 0.05], ids=["humble", "bold"])
+@pytest.mark.parametrize("error", [0.03, 0.06, 0.12])
+def test_the_errors_that_are_left_are_known_without_the_truth(error, std):
+    """Whatever a network expects of itself; never more than the posterior does, nor less than .4 of it."""
+    cube, wavelengths, endmembers, truth = scene(size=48)
+    off = truth + error * np.random.default_rng(1).standard_normal(truth.shape)
+    off = np.clip(off, 0, None) / np.clip(off, 0, None).sum(-1, keepdims=True)
+    with kept_chains() as chains:
+        out = unmix(predicting(off, std), cube, wavelengths, endmembers, output_uncertainty=True)
+    (chain,) = chains
+    expected = float(chain.posterior_std().square().mean().sqrt())
+    left = rmse(out.abundances[0], truth)
+    assert chain.posterior_share == pytest.approx(np.clip(left / expected, 0.4, 1), rel=0.1)
+
+
 def test_where_the_model_is_wrong_the_prediction_is_not_followed():
     """Bent spectra bias least squares by an unknown amount in an unknown direction."""
     cube, wavelengths, endmembers, truth = scene(bend=6.0)
@@ -85,6 +117,7 @@ def test_parts_of_a_scene_take_the_share_of_the_whole(tmp_path):
     whole.scene[0].save(tmp_path / "scene.npz")
     model = SceneModel.load(tmp_path / "scene.npz")
     assert model.predicted_shares == whole.scene[0].predicted_shares
+    assert model.posterior_shares == whole.scene[0].posterior_shares
     again = pipe(cube, num_inference_steps=1, scene=model)
     np.testing.assert_allclose(again.abundances, whole.abundances, atol=1e-5)
 
@@ -92,5 +125,5 @@ def test_parts_of_a_scene_take_the_share_of_the_whole(tmp_path):
 def test_without_denoising_nothing_is_weighed():
     cube, wavelengths, endmembers, truth = scene()
     out = tiny_pipeline()(cube, wavelengths, fixed_endmembers=endmembers, num_inference_steps=0)
-    assert out.scene[0].predicted_shares == [0.0]
+    assert out.scene[0].predicted_shares == [0.0] and out.scene[0].posterior_shares == [1.0]
     np.testing.assert_array_equal(out.abundances, out.coarse_abundances)

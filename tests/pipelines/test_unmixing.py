@@ -306,15 +306,30 @@ def test_spectra_of_a_library_stay_where_they_are_not_to_be_corrected_or_pixels_
 
 
 def test_endmembers_follow_the_network_as_far_as_start_and_noise_allow(pipe):
-    noisy, quiet = (moves_towards_a_prediction(pipe, snr_db) for snr_db in (20.0, 50.0))
+    noisy, quiet = ([move for move, _ in moved_to_a_prediction(pipe, snr_db)] for snr_db in (20.0, 50.0))
     assert noisy[0] < 1e-6 < noisy[1] < noisy[2] < noisy[3]
     assert max(quiet[:3]) < 1e-6 and quiet[3] > 0.9 * noisy[3]  # the prediction may be further off than the noise
-    varying = moves_towards_a_prediction(pipe, 20.0, mixing_model="variable")
+    varying = [move for move, _ in moved_to_a_prediction(pipe, 20.0, mixing_model="variable")]
     assert max(varying[:3]) == 0  # the network takes variation for errors
 
 
-def moves_towards_a_prediction(pipe, snr_db, **settings):
-    """Distance moved by endmembers whose start is off by nothing, a little, much and an unknown angle."""
+def test_endmembers_leak_as_much_as_the_nearer_of_start_and_network_may_be_off(pipe):
+    """Quiet: the start stays, whatever its error; noisy: so far as it is the better of the two."""
+    expected = 0.01 * 60**0.5  # of the network, in the units of the spectra
+    for snr_db in (20.0, 50.0):
+        chains = [chain for _, chain in moved_to_a_prediction(pipe, snr_db)]
+        size = chains[0].coarse_endmembers.norm(dim=1)
+        for chain, error in zip(chains[:2], (0.0, 0.02), strict=True):
+            assert (chain.error_share <= (error * size / expected).square() + 1e-6).all()
+        torch.testing.assert_close(chains[3].error_share, torch.ones(3))
+    torch.testing.assert_close(chains[1].error_share, (0.02 * size / expected).square(), rtol=1e-2, atol=0)
+    leaking = chains[3].abundance_std()
+    chains[3].error_share = torch.zeros(3)
+    assert (chains[3].abundance_std() < leaking).all()
+
+
+def moved_to_a_prediction(pipe, snr_db, **settings):
+    """Distance moved, and chain, of endmembers whose start is off by nothing, a little, much and an unknown angle."""
     scene = simulate(rank=3, snr_db=snr_db)
     off, moves = turned(scene), []
     for error in (0.0, 0.02, 0.2, None):
@@ -324,7 +339,7 @@ def moves_towards_a_prediction(pipe, snr_db, **settings):
         known = None if error is None else torch.full((3,), error)
         chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, start_error=known, **settings)
         chain.move_endmembers(1.1 * start, torch.full_like(start, 0.01), trust=0.1)
-        moves.append(float((chain.endmembers - start).norm()))
+        moves.append((float((chain.endmembers - start).norm()), chain))
     return moves
 
 
