@@ -12,8 +12,8 @@ import torch
 # Factors of the standard deviation of the posterior and of the variance that endmembers leak: of given ones in linear
 # and in other scenes, of others in all. Errors of corrected spectra lie in their span mostly, and leak more than those
 # that differ from band to band.
-_GIVEN_LINEAR, _GIVEN = (1.15, 3.0), (1.55, 4.0)
-_CORRECTED, _EXTRACTED = (1.25, 12.0), (1.8, 2.1)
+_GIVEN_LINEAR, _GIVEN = (1.1, 3.0), (1.5, 4.0)
+_CORRECTED, _EXTRACTED = (1.2, 12.0), (1.8, 2.1)
 _AT_BOUND = 0.6  # of the standard deviation is left at 0 and 1; from one standard deviation away on all of it
 TO_BOUND = 1.5
 """Half-widths of an interval: 0 or 1 lies within it when it is nearer than that."""
@@ -45,7 +45,7 @@ def near_bounds(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:
     return (_AT_BOUND * std + (1 - _AT_BOUND) * torch.minimum(std, distance)).clamp_max(1.0)
 
 
-def posterior_std(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:
+def away_from_bounds(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:
     """The inverse of `near_bounds`, for standard deviations below 1."""
     distance = torch.minimum(abundances, 1 - abundances)
     return torch.where(std <= distance, std, (std - (1 - _AT_BOUND) * distance) / _AT_BOUND)

@@ -75,8 +75,8 @@ class Chain:
         observed: (N, K) the measured pixels.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
-        error_share: (R,) expected squared error of `endmembers` over the square of that, which is less where the start
-            is nearer than the network can tell.
+        error_share: (R,) expected squared error of `endmembers` over the square of that: less than 1 where the start
+            is nearer than the network can tell, and doesn't vary.
         seen_share: of `endmember_std` in `evidence`, see `seen_share`.
         evidence: closed-form unmixing with the current endmembers.
         scaled_abundances: (N, R) current `b = s * a`.
@@ -387,7 +387,7 @@ class Chain:
         )
         error = (self.start_error * start.norm(dim=1)).square() / std.square().sum(1).clamp_min(1e-12)
         weight = share[:, 0]
-        self.error_share = (1 - weight).square() * error + weight.square()
+        self.error_share = ((1 - weight).square() * error + weight.square()).clamp_max(1.0)
         step = clean + self.facet_move - self.fitted_endmembers  # the network knows nothing of these
         return self.fitted_endmembers + share * step, share.sqrt() * std
 

@@ -216,11 +216,17 @@ class SceneModel:
 
         Returns:
             The model, on the CPU.
+
+        Raises:
+            ValueError: another version of hsunmix has written it.
         """
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         about = json.loads(str(arrays.pop("about")))
         tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        told = {"posterior_shares"} | {f"{field.name}_0" for field in fields(Stage)}
+        if missing := told - about.keys() - tensors.keys():
+            raise ValueError(f"{path} is of another version of hsunmix: it lacks {', '.join(sorted(missing))}.")
         chains = []
         for m in range(about["chains"]):
             columns = [tensors[f"{field.name}_{m}"] for field in fields(Stage)]

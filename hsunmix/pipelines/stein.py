@@ -29,6 +29,7 @@ from .scene import SceneModel
 _ADDED = 0.1  # noise that is added, in units of that of the cube; with more, the networks no longer are linear in it
 _CORRELATION = 0.5  # of model errors with the step towards the prediction, at worst
 _LEAST_SHARE = 0.4  # of the errors that the posterior expects
+_NOISE_ERROR = 0.03  # of its estimated variance
 _SPREAD = 0.05  # of the shares of the squared errors of several endmembers
 _NOISY = 3.0  # times the median of the standard deviation: noisier pixels say too little
 
@@ -66,28 +67,28 @@ def weigh(chain: Chain, twin: Chain) -> tuple[float, float]:
     counted = std < _NOISY * std.median(0).values
 
     def mean(values: torch.Tensor, dim: int | None = 0) -> torch.Tensor:
-        return (values * counted).sum(dim) / counted.sum(dim).clamp_min(1)
+        return torch.where(counted, values, 0).sum(dim) / counted.sum(dim).clamp_min(1)
 
     unbiased = evidence.unbounded.double()
-    moved = twin.evidence.unbounded - unbiased  # by the added noise, as all that is the twin's
+    moved = (twin.evidence.unbounded - unbiased) / _ADDED  # in units of what was added, as all that is the twin's
     refined, refined_twin = (split_brightness(one.scaled_abundances)[0].double() for one in (chain, twin))
     step = chain.predicted - refined  # [N, R]
-    step_moved = twin.predicted - refined_twin - step
+    step_moved = (twin.predicted - refined_twin - step) / _ADDED
 
     size = mean(step.square(), None).clamp_min(1e-12)
     noise, effective = (x.double().square().mean() for x in (chain.cube.noise_std, evidence.noise_std))
     bias = mean(std.square(), None) * (effective / noise - 1).clamp_min(0)
-    gain = mean((unbiased - refined) * step - step_moved * moved / _ADDED**2, None)
+    gain = mean((unbiased - refined) * step - step_moved * moved, None)
     share = float(((gain - _CORRELATION * (bias * size).sqrt()) / size).clamp(0, 1))
-    if chain.mixing_model == "variable":  # least squares are off by what varies as well
+    if chain.mixing_model != "linear":  # least squares are off by more than noise, which the twin changes as well
         return share, 1.0
 
-    variance = mean(std.square())  # [R]
     off = unbiased - refined - share * step  # from the maps in the result
-    followed = mean((refined_twin - refined + share * step_moved) * moved) / _ADDED**2
-    expected = mean(chain.posterior_std().square()).clamp_min(1e-12)
-    ratio = (mean(off.square()) - variance + 2 * followed) / expected
-    error = (2 / len(std)) ** 0.5 * variance / expected  # of that, by the noise
+    followed = (refined_twin - refined) / _ADDED + share * step_moved
+    risk = off.square() - moved.square() + 2 * followed * moved  # [N, R], in the mean over the pixels
+    expected = mean(chain.posterior_std().square()).clamp_min(1e-12)  # [R]
+    spread = (mean(risk.square()) - mean(risk).square()) / counted.sum(0).clamp_min(1)
+    error = (spread + (_NOISE_ERROR * mean(moved.square())).square()).sqrt() / expected
     weights = expected / (error.square() + _SPREAD**2)
-    surely = (weights @ ratio) / weights.sum() + error.square().reciprocal().sum().rsqrt()
+    surely = weights @ (mean(risk) / expected + error) / weights.sum()
     return share, float(surely.clamp(_LEAST_SHARE**2, 1).sqrt())

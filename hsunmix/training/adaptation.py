@@ -34,7 +34,7 @@ from ..endmembers import estimate_num_endmembers, extract_endmembers, match_endm
 from ..models import HybridSTU, ResUNet2D, spectral_angle_loss
 from ..physics import gather_evidence, noise_share, robust_endmember_step, scatter, unit_rows
 from ..pipelines import SemiBlindUnmixingOutput, SemiBlindUnmixingPipeline
-from ..pipelines.calibration import calibration, posterior_std
+from ..pipelines.calibration import away_from_bounds, calibration
 from ..pipelines.chain import ANCHOR_STD, EXTRACTED_SHARE
 from ..pipelines.processor import PreparedCube
 from .arguments import argument_parser
@@ -92,7 +92,7 @@ class SceneExamples(Dataset):
         share = noise_share(residual[cube.valid], self.noise_std)
         self.misfit = residual * (1 - share) ** 0.5  # what no mixture explains
         factor = calibration(scene.extracted, scene.corrected, scene.mixing_model)[0]
-        self.std = posterior_std(filled[1], self.abundances) / factor
+        self.std = away_from_bounds(filled[1], self.abundances) / factor
 
     def __len__(self) -> int:
         return self.length

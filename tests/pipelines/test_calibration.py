@@ -9,7 +9,7 @@ import torch
 
 from hsunmix import SemiBlindUnmixingOutput
 from hsunmix.physics import MIXING_MODELS, abundance_std, split_brightness
-from hsunmix.pipelines.calibration import calibration, near_bounds, posterior_std
+from hsunmix.pipelines.calibration import away_from_bounds, calibration, near_bounds
 from hsunmix.pipelines.chain import Chain
 
 from .tiny import tiny_pipeline, tiny_scene
@@ -19,7 +19,7 @@ def test_abundances_close_to_a_bound_are_surer():
     abundances = torch.tensor([[0.0, 0.05, 0.1, 0.5, 0.95, 1.0]])
     std = near_bounds(torch.full_like(abundances, 0.1), abundances)
     torch.testing.assert_close(std, torch.tensor([[0.06, 0.08, 0.1, 0.1, 0.08, 0.06]]))
-    torch.testing.assert_close(posterior_std(std, abundances), torch.full_like(abundances, 0.1))
+    torch.testing.assert_close(away_from_bounds(std, abundances), torch.full_like(abundances, 0.1))
     assert near_bounds(torch.tensor([[9.0]]), torch.tensor([[0.5]])) == 1
 
 
@@ -40,6 +40,7 @@ def test_uncertainty_is_the_posterior_times_the_factors_and_smaller_near_the_bou
 
     def kept(chain):
         chains.append(chain)
+        chain.posterior_share = 0.5
         return own(chain)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -33,6 +33,15 @@ def test_the_same_cube_gives_the_same_result(pipe, brightness, steps):
     assert again.brightness_mode == [brightness]
 
 
+def test_files_of_another_version_are_named_as_such(pipe, tmp_path):
+    path = pipe(**tiny_inputs(size=(12, 10))).scene[0].save(tmp_path / "scene.npz")
+    with np.load(path) as archive:
+        older = {key: archive[key] for key in archive.files if not key.startswith("error_share")}
+    np.savez(path, **older)
+    with pytest.raises(ValueError, match="scene.npz is of another version of hsunmix: it lacks error_share_0"):
+        SceneModel.load(path)
+
+
 @pytest.mark.parametrize("mixing_model", ["bilinear", "postnonlinear", "variable"])
 def test_nonlinear_mixing_is_the_same_for_parts(pipe, mixing_model):
     inputs = tiny_inputs(size=(12, 10))
