@@ -33,8 +33,9 @@ tracks: given (exact endmembers), perturbed (turned by exactly 5 degrees), blind
 methods: on the blind track vca, spa (successive projections), archetypes, minimum_volume, each followed by least
          squares with fixed and with free brightness, of which the table has the better; on the library track sunsal,
          sunsal_tv
-files written to DIR: benchmark.json (every run), benchmark.md (medians over the seeds), sparsification.png (does the
-        uncertainty rank pixels by their error?), runs.jsonl (for --resume); with --methods benchmark.png
+files written to DIR: benchmark.json (every run), benchmark.md (medians over the seeds; in the end, how often refined
+        maps beat coarse ones and other methods), sparsification.png (does the uncertainty rank pixels by their
+        error?), runs.jsonl (for --resume); with --methods benchmark.png
 """
 
 PICTURE, SPARSIFICATION, LOG = "benchmark.png", "sparsification.png", "runs.jsonl"
@@ -91,7 +92,7 @@ def add_parser(commands: Any, **options: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, write its files, print the tables."""
     from hsunmix.data import read_library, write_json
-    from hsunmix.evaluation import benchmark, comparison
+    from hsunmix.evaluation import benchmark, comparison, summary
     from hsunmix.visualization import plot_error_by_noise, plot_sparsification
     from hsunmix.visualization.report import save_figure
 
@@ -145,13 +146,14 @@ def run(args: argparse.Namespace) -> int:
 
             scores = benchmark.run(pipe, scenes, *grid, report=report, known=known, **sampler)
             compared = comparison.compare(scenes, args.methods, *grid, report=report, known=known_others)
+    rows = comparison.rows(scores, compared)
     tables = [benchmark.as_markdown(scores)]
     result = measurement(pipe, args, benchmark.as_records(scores))
     if compared:
-        rows = comparison.rows(scores, compared)
         tables += [comparison.as_markdown(rows), comparison.cost_table(rows)]
         result["methods"] = comparison.as_records(compared)
         save_figure(plot_error_by_noise(rows), folder / PICTURE)
+    tables.append(summary.as_markdown(scores, rows))
     save_figure(plot_sparsification(benchmark.cells(scores)), folder / SPARSIFICATION)
     write_json(folder / "benchmark.json", result)
     (folder / "benchmark.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
