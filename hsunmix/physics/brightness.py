@@ -105,19 +105,11 @@ def brightness_level(
         `(level, variation, doubt)`, the last with the variation that noise may hide; 1, 0 and infinity where hardly
         more pixels than endmembers, or no light, leave nothing to say.
     """
-    return level_of_coefficients(*_coefficients(pixels, endmembers, noise_std))
+    return _level(*_coefficients(pixels, endmembers, noise_std))
 
 
-def level_of_coefficients(b: torch.Tensor, covariance: torch.Tensor) -> tuple[float, float, float]:
-    """`brightness_level` from the coefficients.
-
-    Args:
-        b: (N, R) coefficients without bounds.
-        covariance: (R, R) of their errors.
-
-    Returns:
-        As there.
-    """
+def _level(b: torch.Tensor, covariance: torch.Tensor) -> tuple[float, float, float]:
+    """`brightness_level` from the coefficients."""
     total, variance = b.sum(1), covariance.sum()
     mean = total.mean()
     if b.shape[0] <= 2 * b.shape[1] or mean <= 0:
@@ -135,7 +127,6 @@ def brightness_model(
     noise_std: torch.Tensor,
     mode: str = "auto",
     exact: bool = False,
-    coefficients: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> BrightnessModel:
     """Choose the brightness prior of a scene.
 
@@ -148,7 +139,6 @@ def brightness_model(
             level is that of `brightness_level`: of exact endmembers always, of others where it differs from 1 by more
             than their errors explain (a library in another scale than the cube, say).
         exact: the endmembers have no error, so that their scale says how bright the scene is.
-        coefficients: (N, R) without bounds, and their errors' covariance (R, R); by least squares when `None`.
 
     Returns:
         The `BrightnessModel`. A fixed brightness is held as tightly as it seems to vary, but no tighter than .2 %,
@@ -160,12 +150,11 @@ def brightness_model(
     """
     if mode not in ("auto", "free", "fixed"):
         raise ValueError(f'`brightness` must be "auto", "free" or "fixed", but is {mode!r}.')
-    if coefficients is None:
-        coefficients = _coefficients(pixels, endmembers, noise_std)
+    coefficients = _coefficients(pixels, endmembers, noise_std)
     level, variation = 1.0, _fit(*coefficients)[1]
     if mode == "free":
         return BrightnessModel("free", variation, 0.0)
-    common, left, doubt = level_of_coefficients(*coefficients)
+    common, left, doubt = _level(*coefficients)
     if mode == "auto":
         if exact:
             level, variation = common, left

@@ -18,9 +18,8 @@ from .brightness import (
     brightness_fit,
     brightness_level,
     brightness_model,
-    level_of_coefficients,
 )
-from .consistency import anchor_brightness, nnls, normal_equations, regularise, solve_nonnegative
+from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
 from .evidence import BANDS_PER_ERROR, Reading
 from .variability import constant_part
 
@@ -139,7 +138,6 @@ def choose_mixing_model(
     noise_std: torch.Tensor,
     valid: torch.Tensor,
     known: bool = False,
-    exact: bool = False,
 ) -> str:
     """The model that a scene calls for; linear unless another one explains all that a linear mixture leaves.
 
@@ -155,28 +153,22 @@ def choose_mixing_model(
         noise_std: (B,) sensor noise.
         valid: (H, W) bool, N of them true: where the pixels lie.
         known: the endmembers are not extracted, but exact or of a library.
-        exact: they are exact. Under noise the abundances then show that they vary better as they are read; what is
-            wrong with others would be taken for their variation.
 
     Returns:
         "linear", "variable" or "bilinear".
     """
-    if _varies(pixels, endmembers, noise_std, valid, exact):
+    if _varies(pixels, endmembers, noise_std, valid):
         return "variable"
     if _interacts(pixels, endmembers, noise_std, known):
         return "bilinear"
     return "linear"
 
 
-def _varies(
-    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor, exact: bool
-) -> bool:
+def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor) -> bool:
     if brightness_fit(pixels, endmembers, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
         return False
     constant = constant_part(pixels, endmembers, noise_std, valid)
     left = brightness_level(constant.pixels, endmembers, noise_std)[2]
-    if exact:
-        left = min(left, level_of_coefficients(*_read(constant.reading, endmembers))[2])
     return constant.change > _CHANGE and left < _STEADY
 
 
@@ -201,18 +193,12 @@ def variation_left(
     return brightness_level(constant.pixels, endmembers, noise_std)[2]
 
 
-def _read(reading: Reading, endmembers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coefficients (N, R), and the covariance (R, R) of their errors."""
-    return reading.coefficients, torch.linalg.inv(regularise(reading.weights @ endmembers.double().T))
-
-
 def brightness_of_linear_part(
     part: LinearPart, endmembers: torch.Tensor, noise_std: torch.Tensor, mode: str = "auto", exact: bool = False
 ) -> BrightnessModel:
     """`brightness_model` of what `linear_part` has left of the pixels.
 
-    Where endmembers vary, least squares may take what is left of that for a brightness that varies; whether it does,
-    the abundances say as they are read. Where light was scattered, a brightness that seems nearly constant is.
+    Where light was scattered, a brightness that seems nearly constant is.
 
     Args:
         part: of N pixels.
@@ -230,11 +216,7 @@ def brightness_of_linear_part(
     model = brightness_model(part.pixels, endmembers, noise_std, mode, exact)
     if part.scattered and model.mode == "fixed" and not exact and model.variation < _NEARLY_EVEN:
         return replace(model, precision=max(model.precision, (_EVEN * model.level) ** -2))
-    if part.reading is None or mode != "auto" or model.mode == "fixed":
-        return model
-    return brightness_model(
-        part.pixels, endmembers, noise_std, mode, exact, coefficients=_read(part.reading, endmembers)
-    )
+    return model
 
 
 def _unexplained(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, mixing_model: str) -> float:

@@ -1,10 +1,11 @@
 """Endmembers that vary over the scene: what their variation adds to each pixel, so that it can be taken out.
 
 The same material is brighter here and redder there (grain size, moisture, canopy). Two kinds of variation are told
-from the data. Changes of shape are smooth along the spectrum: they count as an error of that covariance, under which
-generalised least squares (Aitken, 1935) reads the abundances from the finer features. Changes of scale, one for each
-endmember, are smooth over the scene and show where the coefficients of neighbouring pixels do not sum to one (extended
-linear mixing model: Drumetz et al., IEEE TIP 2016).
+from the data. Changes of shape are smooth along the spectrum. Those that neighbouring pixels share show in what these
+leave outside of the span of the endmembers, and are taken out (local endmembers: Canham et al., IEEE TGRS 2011); the
+rest counts as an error of that covariance, under which generalised least squares (Aitken, 1935) reads the abundances
+from the finer features. Changes of scale, one for each endmember, are smooth over the scene and show where the
+coefficients of neighbouring pixels do not sum to one (extended linear mixing model: Drumetz et al., IEEE TIP 2016).
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from .evidence import Reading, zero_filled
 _CURVE_LENGTH = 0.2  # correlation length of changes of shape, as a share of the bands
 _UNEVEN = 0.02  # variance of changes of shape that are not smooth, as a share of that of smooth ones
 _LARGE = 0.01  # variance of directions that tell how large changes are, as a share of the largest
-_WINDOW = 7  # pixels, box filtered twice: about as wide as the scales are smooth
+_LEAST_CURVE = 1e-3  # the same of curves that changes which neighbours share consist of
+_WINDOW = 7  # pixels, box filtered twice: about as wide as scales and shapes are smooth
+_STRIDE = 3  # pixels between places for which changes of shape are solved
+_PLACES_AT_ONCE = 1024
 # Ridge of the scales: what errors that neighbours share call for, and how much more for each unit of the variance that
 # the scales leave in the sums of the coefficients. Illumination that varies is left alone by it.
 _RIDGE, _RIDGE_PER_VARIANCE = 3e-3, 50.0
 _LEAST_SCALE, _LARGEST_SCALE = 0.5, 2.0
 # Of the variation of the sums that scales were fitted to: as much may be left, unseen; and the most.
 _FITTED_SHARE, _MOST_WIDTH = 0.5, 0.05
+_FITTED_ERROR = 0.15  # of the squares of what scales were fitted to: in simulated scenes the errors that they leave
 
 
 class ConstantPart(NamedTuple):
@@ -62,7 +67,13 @@ def constant_part(
     """
     y, spectra, variance = pixels.double(), endmembers.double(), noise_std.double().square()
     shape, change = _shape_covariance(y, spectra, variance)
-    diagonal = variance + _UNEVEN * shape.diagonal().mean()
+    if change > 0:
+        weights = spectra @ torch.linalg.inv(shape + _uneven(shape, variance).diag())
+        coefficients = solve_nonnegative(weights @ spectra.T, y @ weights.T)
+        shared, directions = _shared_changes(y, spectra, variance, coefficients, valid, change)
+        y = y - shared
+        shape, _ = _shape_covariance(y, spectra, variance, directions)
+    diagonal = _uneven(shape, variance)
     inverse = torch.linalg.inv(shape + diagonal.diag())
     weights = spectra @ inverse  # [R, B]
     gram = weights @ spectra.T
@@ -70,28 +81,43 @@ def constant_part(
     coefficients = solve_nonnegative(gram, rhs)
     scales = _scales(coefficients, valid)
     rest = ((y - coefficients @ spectra) @ inverse) * diagonal
-    ordinary = (spectra / variance) @ spectra.T
-    error = torch.linalg.inv(regularise(gram)).trace() / torch.linalg.inv(regularise(ordinary)).trace()
     constant = (scales * coefficients) @ spectra + rest
     unbounded = torch.linalg.solve(regularise(gram), rhs.T).T
     fitted = (scales - 1) * coefficients  # bounded: of twins only the sum is known, and scales would tear them apart
     width = min(_FITTED_SHARE * float(fitted.sum(1).std(correction=0)), _MOST_WIDTH)
+    # what scales leave counts as an error too: the weights that say so are these, in another metric
+    doubt = _FITTED_ERROR * fitted.T @ fitted / len(fitted)
+    weights = torch.linalg.solve(torch.eye(len(gram), dtype=gram.dtype, device=gram.device) + gram @ doubt, weights)
     reading = Reading(unbounded + fitted, weights, width)
-    return ConstantPart(constant.to(pixels.dtype), float(error.sqrt().clamp_min(1.0)), reading, change)
+    ordinary = (spectra / variance) @ spectra.T
+    traces = [torch.linalg.inv(regularise(one)).trace() for one in (weights @ spectra.T, ordinary)]
+    error = float((traces[0] / traces[1]).sqrt().clamp_min(1.0))
+    return ConstantPart(constant.to(pixels.dtype), error, reading, change)
+
+
+def _smooth_curves(bands: int, like: torch.Tensor) -> torch.Tensor:
+    """Covariance (B, B) of smooth curves along the spectrum, of variance 1."""
+    position = torch.linspace(0, 1, bands, dtype=like.dtype, device=like.device)
+    return (-0.5 * ((position[:, None] - position) / _CURVE_LENGTH).square()).exp()
+
+
+def _uneven(shape: torch.Tensor, noise_var: torch.Tensor) -> torch.Tensor:
+    """Variance (B,) of what is independent from band to band: noise, and changes of shape that are not smooth."""
+    return noise_var + _UNEVEN * shape.diagonal().mean()
 
 
 def _shape_covariance(
-    pixels: torch.Tensor, endmembers: torch.Tensor, noise_var: torch.Tensor
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_var: torch.Tensor, fitted: float = 0.0
 ) -> tuple[torch.Tensor, float]:
     """Covariance (B, B) of the changes of shape, from the residual that they leave, and their relative size.
 
     The residual shows what lies outside of the endmembers' span; there the directions count in which changes are
-    large, since in all others it is noise.
+    large, since in all others it is noise. Of noise, so many directions as `fitted` says were fitted in each pixel:
+    the residual lacks them, and what was fitted is off by as much (as in the Cp of Mallows, Technometrics 1973).
     """
     bands = endmembers.shape[1]
     coefficients = nnls(pixels, endmembers)
-    position = torch.linspace(0, 1, bands, dtype=pixels.dtype, device=pixels.device)
-    smooth = (-0.5 * ((position[:, None] - position) / _CURVE_LENGTH).square()).exp()
+    smooth = _smooth_curves(bands, pixels)
     amount = coefficients.square().mean(0).sqrt()[:, None] * endmembers  # [R, B]
     covariance = (amount.T @ amount) * smooth
     basis = torch.linalg.qr(endmembers.T)[0]
@@ -99,25 +125,77 @@ def _shape_covariance(
     values, vectors = torch.linalg.eigh(outside @ covariance @ outside)
     large = values > _LARGE * values.max()
     shown = ((pixels - coefficients @ endmembers) @ vectors[:, large]).square().mean(0)
-    excess = shown.sum() - noise_var @ vectors[:, large].square().sum(1)
+    excess = shown.sum() - noise_var @ vectors[:, large].square().sum(1) + 2 * fitted * noise_var.mean()
     factor = excess.clamp_min(0) / values[large].sum().clamp_min(1e-30)
     return factor * covariance, float(factor.sqrt())
+
+
+def _shared_changes(
+    pixels: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_var: torch.Tensor,
+    coefficients: torch.Tensor,
+    valid: torch.Tensor,
+    change: float,
+) -> tuple[torch.Tensor, float]:
+    """What changes of shape that neighbours share add to the pixels (N, B), and how many directions of noise it fits.
+
+    An endmember changes by itself times a smooth curve, a sum of M eigenvectors of `_smooth_curves`. How much of each,
+    ridge regression in a window about each place says, with its variance as prior, from what lies outside of the span
+    of the endmembers, where errors of the abundances are not seen.
+    """
+    rank, bands = endmembers.shape
+    values, curves = torch.linalg.eigh(_smooth_curves(bands, pixels))
+    many = values > _LEAST_CURVE * values.max()
+    modes = curves[:, many].T * endmembers[:, None]  # [R, M, B]
+    weight = noise_var.rsqrt()
+    basis = torch.linalg.qr((weight * endmembers).T)[0]
+    outside = weight * modes
+    outside = outside - (outside @ basis) @ basis.T
+    overlap = torch.einsum("rmb,skb->rmsk", outside, outside)
+    size = overlap.shape[0] * overlap.shape[1]
+    prior = (change**2 * values[many]).reciprocal().repeat(rank)  # [RM]
+    products, seen = [], []
+    for own, mode in zip(coefficients.T, outside, strict=True):
+        shown = (weight * pixels) @ mode.T  # [N, M]
+        sums = _WINDOW**2 * _window_mean(own[:, None] * torch.cat([coefficients, shown], 1), valid)
+        places = _at_places(sums)
+        products.append(places[:, :rank])
+        seen.append(places[:, rank:])
+    together, right = torch.stack(products, 1), torch.stack(seen, 1).flatten(1)  # [P, R, R], [P, RM]
+    solved, fitted = [], 0.0
+    for some, rhs in zip(together.split(_PLACES_AT_ONCE), right.split(_PLACES_AT_ONCE), strict=True):
+        data = (some[:, :, None, :, None] * overlap).reshape(-1, size, size)
+        inverse = torch.linalg.inv(data + prior.diag())
+        solved.append((inverse @ rhs[..., None]).squeeze(-1))
+        fitted += float((inverse * data).sum())
+    amounts = _between_places(torch.cat(solved), valid).unflatten(1, (rank, -1))  # [N, R, M]
+    shared = torch.zeros_like(pixels)
+    for r, mode in enumerate(modes):
+        shared += (coefficients[:, r : r + 1] * amounts[:, r]) @ mode
+    return shared, fitted / len(right) / _WINDOW**2
 
 
 def _scales(coefficients: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Inverse scale (N, R) of each endmember in each pixel, by which the coefficients around it sum to one.
 
-    Ridge regression in a window about each pixel, towards 1; the rougher the sums are, the less it follows them.
+    Ridge regression in a window about each pixel, towards 1; the rougher the sums are, the less it follows them. What
+    it leaves is fitted once more, since it is too smooth (twicing: Tukey, Exploratory Data Analysis, 1977).
     """
     rank = coefficients.shape[1]
-    products = (coefficients[:, :, None] * coefficients[:, None, :]).flatten(1)
-    sums = _window_mean(torch.cat([products, coefficients], 1), valid)
-    gram, total = sums[:, : rank * rank].unflatten(1, (rank, rank)), sums[:, rank * rank :]
-    target = (total - gram.sum(2))[..., None]  # [N, R, 1]: of `1 - sum b`
+
+    def around(values: torch.Tensor) -> torch.Tensor:
+        return _window_mean(values, valid).permute(1, 2, 0)[valid]
+
+    gram = around((coefficients[:, :, None] * coefficients[:, None, :]).flatten(1)).unflatten(1, (rank, rank))
     eye = torch.eye(rank, dtype=gram.dtype, device=gram.device)
 
     def fit(ridge: float) -> torch.Tensor:
-        scales = 1 + torch.linalg.solve(gram + ridge * eye, target).squeeze(-1)
+        scales = torch.ones_like(coefficients)
+        for _ in range(2):
+            missing = 1 - (scales * coefficients).sum(1, keepdim=True)
+            target = around(missing * coefficients)[..., None]  # [N, R, 1]
+            scales = scales + torch.linalg.solve(gram + ridge * eye, target).squeeze(-1)
         return scales.clamp(1 / _LARGEST_SCALE, 1 / _LEAST_SCALE)
 
     left = ((fit(_RIDGE) * coefficients).sum(1) - 1).square().mean()
@@ -125,8 +203,29 @@ def _scales(coefficients: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def _window_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean (N, C) of pixel values (N, C) over the window about each pixel; what lies outside counts as 0."""
+    """Mean (C, H, W) of pixel values (N, C) over the window about each place; what lies outside counts as 0."""
     maps = zero_filled(values, valid)
     for _ in range(2):
         maps = functional.avg_pool2d(maps, _WINDOW, 1, _WINDOW // 2)
-    return maps.permute(1, 2, 0)[valid]
+    return maps
+
+
+def _at_places(maps: torch.Tensor) -> torch.Tensor:
+    """Values (P, C) of every third pixel of every third row of maps (C, H, W), repeated until the last one is one."""
+    below, right = _margins(*maps.shape[1:])
+    maps = functional.pad(maps[None], (0, right, 0, below), mode="replicate")[0]
+    return maps[:, ::_STRIDE, ::_STRIDE].flatten(1).T
+
+
+def _between_places(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Bilinear interpolation of values (P, C) of `_at_places` to the valid pixels, (N, C)."""
+    height, width = valid.shape
+    below, right = _margins(height, width)
+    maps = values.T.unflatten(1, ((height + below - 1) // _STRIDE + 1, -1))[None]
+    maps = functional.interpolate(maps, (height + below, width + right), mode="bilinear", align_corners=True)
+    return maps[0, :, :height, :width].permute(1, 2, 0)[valid]
+
+
+def _margins(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns until the last one has a place."""
+    return (1 - height) % _STRIDE, (1 - width) % _STRIDE

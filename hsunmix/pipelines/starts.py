@@ -171,7 +171,7 @@ def start_endmembers(
         extracted = not correct_endmembers and not all_fixed
         uncorrected = "of this scene" if extracted else "not corrected: too few different pixels"
         logger.info("endmembers: %d, given, %s", count, "exact" if all_fixed else uncorrected)
-        mixing_model = _decided(mixing_model, cube, given, known=all_fixed, exact=all_fixed)
+        mixing_model = _decided(mixing_model, cube, given, known=all_fixed)
         starts = given.expand(ensemble_size, -1, -1)
     elif members is not None:
         logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
@@ -272,13 +272,11 @@ def _approximate_members(
     return level * library[nearest[alike].unique()]
 
 
-def _decided(
-    mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, known: bool = False, exact: bool = False
-) -> str:
+def _decided(mixing_model: str, cube: PreparedCube, endmembers: torch.Tensor, known: bool = False) -> str:
     """The mixing model of a scene with these endmembers (R, K), where the user has left it open."""
     if mixing_model != "auto":
         return mixing_model
-    return choose_mixing_model(*_seen(cube, endmembers), known, exact)
+    return choose_mixing_model(*_seen(cube, endmembers), known)
 
 
 def _can_extract(cube: PreparedCube, count: int) -> bool:

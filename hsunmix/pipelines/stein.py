@@ -9,7 +9,9 @@ TIP 2008). So the share of the prediction that makes the expected error least is
 the share that fits best: what fits the noise is counted against it.
 
 Model errors make least squares biased too, and how that bias lies to the step from data to prediction is unknown. How
-large it is, the residual tells; as much as it could do at a correlation of one half is taken off the gain.
+large it is, the residual tells; as much as it could do at a correlation of one half is taken off the gain. Not so
+where endmembers vary: what is left of that counts as noise in the least squares, of which the added noise moves a part
+only. The prediction, which knows that maps are smooth, steps away from it, so that the gain is underestimated already.
 
 The same estimate says how large the errors are that the noise leaves in the maps. The posterior of a pixel knows how
 wrong networks are at most scenes, not how wrong they are here, and expects more where there is little noise.
@@ -78,6 +80,8 @@ def weigh(chain: Chain, twin: Chain) -> tuple[float, float]:
     size = mean(step.square(), None).clamp_min(1e-12)
     noise, effective = (x.double().square().mean() for x in (chain.cube.noise_std, evidence.noise_std))
     bias = mean(std.square(), None) * (effective / noise - 1).clamp_min(0)
+    if chain.mixing_model == "variable":  # what it leaves counts as noise there, and only makes the gain look smaller
+        bias = torch.zeros_like(bias)
     gain = mean((unbiased - refined) * step - step_moved * moved, None)
     share = float(((gain - _CORRELATION * (bias * size).sqrt()) / size).clamp(0, 1))
     if chain.mixing_model != "linear":  # least squares are off by more than noise, which the twin changes as well

@@ -8,6 +8,7 @@ import torch
 
 from hsunmix.pipelines import SceneModel
 from hsunmix.pipelines.chain import Chain
+from hsunmix.simulation import benchmark_scene, parametric_spectra
 
 from .tiny import tiny_pipeline
 
@@ -130,6 +131,20 @@ def test_where_the_model_is_wrong_the_prediction_is_not_followed():
     cube, wavelengths, endmembers, truth = scene(bend=6.0)
     out = unmix(predicting(truth), cube, wavelengths, endmembers)
     assert out.scene[0].predicted_shares[0] < unmix(predicting(truth), *scene()[:3]).scene[0].predicted_shares[0] - 0.3
+
+
+def test_where_endmembers_vary_what_is_left_of_that_is_no_reason_not_to_follow():
+    """The right maps are followed though the model leaves more than noise; other maps are not."""
+    wavelengths = torch.linspace(400, 2400, 60)
+    spectra = parametric_spectra(200, wavelengths, torch.Generator().manual_seed(0))
+    one = benchmark_scene(spectra, wavelengths, 3, "variable", 30.0, num_endmembers=3, height=32, width=32)
+    seen = one.cube.numpy(), wavelengths.numpy(), one.endmembers.numpy()
+    truth = one.abundances.numpy()
+    shares = []
+    for said in (truth, np.roll(truth, 1, -1)):
+        out = unmix(predicting(said), *seen, mixing_model="variable")
+        shares += out.scene[0].predicted_shares
+    assert shares[0] > 0.2 and shares[1] < 0.05, shares
 
 
 def test_parts_of_a_scene_take_the_shares_of_the_whole(tmp_path):
