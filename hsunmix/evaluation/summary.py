@@ -10,9 +10,8 @@ import numpy as np
 from .benchmark import Cell, Score, cells, median
 from .comparison import OURS, Row
 
-_EXACT = (
-    1e-3  # radians: smaller angles are not compared, spectra are right up to rounding or to the last grain of noise
-)
+# radians: with a smaller angle spectra were right from the start, and there is nothing to compare
+_EXACT = 1e-3
 
 
 def as_markdown(scores: Sequence[Score], rows: Sequence[Row] = ()) -> str:

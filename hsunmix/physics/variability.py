@@ -22,6 +22,7 @@ _CURVE_LENGTH = 0.2  # correlation length of changes of shape, as a share of the
 _UNEVEN = 0.02  # variance of changes of shape that are not smooth, as a share of that of smooth ones
 _LARGE = 0.01  # variance of directions that tell how large changes are, as a share of the largest
 _LEAST_CURVE = 1e-3  # the same of curves that changes which neighbours share consist of
+_SHARED_UNEVEN = 10.0  # times the variance of changes that are not smooth: neighbours share them, none averages out
 _WINDOW = 7  # pixels, box filtered twice: about as wide as scales and shapes are smooth
 _STRIDE = 3  # pixels between places for which changes of shape are solved
 _PLACES_AT_ONCE = 1024
@@ -70,9 +71,9 @@ def constant_part(
     if change > 0:
         weights = spectra @ torch.linalg.inv(shape + _uneven(shape, variance).diag())
         coefficients = solve_nonnegative(weights @ spectra.T, y @ weights.T)
-        shared, directions = _shared_changes(y, spectra, variance, coefficients, valid, change)
+        shared, fitted_noise = _shared_changes(y, spectra, variance, shape, change, coefficients, valid)
         y = y - shared
-        shape, _ = _shape_covariance(y, spectra, variance, directions)
+        shape, _ = _shape_covariance(y, spectra, variance, fitted_noise)
     diagonal = _uneven(shape, variance)
     inverse = torch.linalg.inv(shape + diagonal.diag())
     weights = spectra @ inverse  # [R, B]
@@ -107,13 +108,13 @@ def _uneven(shape: torch.Tensor, noise_var: torch.Tensor) -> torch.Tensor:
 
 
 def _shape_covariance(
-    pixels: torch.Tensor, endmembers: torch.Tensor, noise_var: torch.Tensor, fitted: float = 0.0
+    pixels: torch.Tensor, endmembers: torch.Tensor, noise_var: torch.Tensor, fitted_noise: float = 0.0
 ) -> tuple[torch.Tensor, float]:
     """Covariance (B, B) of the changes of shape, from the residual that they leave, and their relative size.
 
     The residual shows what lies outside of the endmembers' span; there the directions count in which changes are
-    large, since in all others it is noise. Of noise, so many directions as `fitted` says were fitted in each pixel:
-    the residual lacks them, and what was fitted is off by as much (as in the Cp of Mallows, Technometrics 1973).
+    large, since in all others it is noise. Of the noise, as much as `fitted_noise` says was fitted in each pixel: the
+    residual lacks it, and what was fitted is off by as much (as in the Cp of Mallows, Technometrics 1973).
     """
     bands = endmembers.shape[1]
     coefficients = nnls(pixels, endmembers)
@@ -125,7 +126,7 @@ def _shape_covariance(
     values, vectors = torch.linalg.eigh(outside @ covariance @ outside)
     large = values > _LARGE * values.max()
     shown = ((pixels - coefficients @ endmembers) @ vectors[:, large]).square().mean(0)
-    excess = shown.sum() - noise_var @ vectors[:, large].square().sum(1) + 2 * fitted * noise_var.mean()
+    excess = shown.sum() - noise_var @ vectors[:, large].square().sum(1) + 2 * fitted_noise
     factor = excess.clamp_min(0) / values[large].sum().clamp_min(1e-30)
     return factor * covariance, float(factor.sqrt())
 
@@ -134,46 +135,55 @@ def _shared_changes(
     pixels: torch.Tensor,
     endmembers: torch.Tensor,
     noise_var: torch.Tensor,
+    shape: torch.Tensor,
+    change: float,
     coefficients: torch.Tensor,
     valid: torch.Tensor,
-    change: float,
 ) -> tuple[torch.Tensor, float]:
-    """What changes of shape that neighbours share add to the pixels (N, B), and how many directions of noise it fits.
+    """What changes of shape that neighbours share add to the pixels (N, B), and what of the noise they are fitted to.
 
     An endmember changes by itself times a smooth curve, a sum of M eigenvectors of `_smooth_curves`. How much of each,
     ridge regression in a window about each place says, with its variance as prior, from what lies outside of the span
-    of the endmembers, where errors of the abundances are not seen.
+    of the endmembers, where errors of the abundances are not seen. Changes that are not smooth are an error of it that
+    neighbours share as well.
+
+    Returns:
+        The sum of the changes, and the mean over the pixels of its product with the noise outside of that span. The
+        latter as if pixels between places and around them were as near as those at places, so that it is too much, by
+        as much as it lacks that abundances were fitted to the same noise.
     """
     rank, bands = endmembers.shape
     values, curves = torch.linalg.eigh(_smooth_curves(bands, pixels))
     many = values > _LEAST_CURVE * values.max()
     modes = curves[:, many].T * endmembers[:, None]  # [R, M, B]
-    weight = noise_var.rsqrt()
-    basis = torch.linalg.qr((weight * endmembers).T)[0]
-    outside = weight * modes
-    outside = outside - (outside @ basis) @ basis.T
+    weight = (noise_var + _SHARED_UNEVEN * (_uneven(shape, noise_var) - noise_var)).rsqrt()
+    outside = _without(weight * modes, weight * endmembers)
     overlap = torch.einsum("rmb,skb->rmsk", outside, outside)
-    size = overlap.shape[0] * overlap.shape[1]
+    noise = torch.einsum("rmb,skb->rmsk", _without(outside * weight * noise_var, endmembers), modes)
     prior = (change**2 * values[many]).reciprocal().repeat(rank)  # [RM]
     products, seen = [], []
-    for own, mode in zip(coefficients.T, outside, strict=True):
-        shown = (weight * pixels) @ mode.T  # [N, M]
-        sums = _WINDOW**2 * _window_mean(own[:, None] * torch.cat([coefficients, shown], 1), valid)
+    for own, mode in zip(coefficients.T, weight * outside, strict=True):
+        sums = _window_sum(own[:, None] * torch.cat([coefficients, pixels @ mode.T], 1), valid)
         places = _at_places(sums)
         products.append(places[:, :rank])
         seen.append(places[:, rank:])
     together, right = torch.stack(products, 1), torch.stack(seen, 1).flatten(1)  # [P, R, R], [P, RM]
     solved, fitted = [], 0.0
     for some, rhs in zip(together.split(_PLACES_AT_ONCE), right.split(_PLACES_AT_ONCE), strict=True):
-        data = (some[:, :, None, :, None] * overlap).reshape(-1, size, size)
-        inverse = torch.linalg.inv(data + prior.diag())
+        data, noisy = ((some[:, :, None, :, None] * one).flatten(3).flatten(1, 2) for one in (overlap, noise))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(data + prior.diag()))
         solved.append((inverse @ rhs[..., None]).squeeze(-1))
-        fitted += float((inverse * data).sum())
+        fitted += float((inverse * noisy).sum())
     amounts = _between_places(torch.cat(solved), valid).unflatten(1, (rank, -1))  # [N, R, M]
-    shared = torch.zeros_like(pixels)
-    for r, mode in enumerate(modes):
-        shared += (coefficients[:, r : r + 1] * amounts[:, r]) @ mode
-    return shared, fitted / len(right) / _WINDOW**2
+    shared = (coefficients[:, :, None] * amounts).flatten(1) @ modes.flatten(0, 1)
+    pixels_seen = float(_at_places(_window_sum(torch.ones_like(coefficients[:, :1]), valid)).sum())
+    return shared, fitted / pixels_seen
+
+
+def _without(spectra: torch.Tensor, endmembers: torch.Tensor) -> torch.Tensor:
+    """Spectra (..., B) without their part in the span of the endmembers (R, B)."""
+    basis = torch.linalg.qr(endmembers.T)[0]
+    return spectra - (spectra @ basis) @ basis.T
 
 
 def _scales(coefficients: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -208,6 +218,11 @@ def _window_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     for _ in range(2):
         maps = functional.avg_pool2d(maps, _WINDOW, 1, _WINDOW // 2)
     return maps
+
+
+def _window_sum(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """The same as a sum in which the pixel itself counts once, and others the less the further they are."""
+    return _WINDOW**2 * _window_mean(values, valid)
 
 
 def _at_places(maps: torch.Tensor) -> torch.Tensor:

@@ -79,9 +79,9 @@ def weigh(chain: Chain, twin: Chain) -> tuple[float, float]:
 
     size = mean(step.square(), None).clamp_min(1e-12)
     noise, effective = (x.double().square().mean() for x in (chain.cube.noise_std, evidence.noise_std))
+    if chain.mixing_model == "variable":  # what it leaves counts as noise, and only makes the gain look smaller
+        effective = noise
     bias = mean(std.square(), None) * (effective / noise - 1).clamp_min(0)
-    if chain.mixing_model == "variable":  # what it leaves counts as noise there, and only makes the gain look smaller
-        bias = torch.zeros_like(bias)
     gain = mean((unbiased - refined) * step - step_moved * moved, None)
     share = float(((gain - _CORRELATION * (bias * size).sqrt()) / size).clamp(0, 1))
     if chain.mixing_model != "linear":  # least squares are off by more than noise, which the twin changes as well

@@ -13,6 +13,7 @@ from hsunmix.physics import (
     variability,
     variation_left,
 )
+from hsunmix.physics.consistency import solve_nonnegative
 from hsunmix.physics.evidence import Reading
 from hsunmix.simulation import benchmark_scene, parametric_spectra
 
@@ -103,9 +104,59 @@ def test_changes_of_shape_that_neighbours_share_are_taken_out(seed, monkeypatch)
         ]
 
     together = errors()
-    monkeypatch.setattr(variability, "_shared_changes", lambda pixels, *others: (torch.zeros_like(pixels), 0.0))
+    monkeypatch.setattr(variability, "_shared_changes", no_shared_changes)
     alone = errors()
     assert together[0] < 0.85 * alone[0] and together[1] < 1.02 * alone[1]
+
+
+def no_shared_changes(pixels, *others):
+    return torch.zeros_like(pixels), 0.0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_fine_changes_that_neighbours_share_are_not_taken_for_smooth_ones(seed, monkeypatch):
+    """They are an error that no window averages out; with hardly any noise it was carried into the abundances."""
+    pixels, endmembers, abundances, noise = scene("variable", 50.0, seed)
+    bands = torch.linspace(0, 1, 120)
+    x, y = torch.meshgrid(torch.linspace(0, 5, 64), torch.linspace(0, 5, 64), indexing="ij")
+    for k in range(3):
+        fine = (-0.5 * ((bands - 0.2 - 0.3 * k) / 0.03).square()).exp() * endmembers[k]
+        pixels = pixels + 0.03 * abundances[:, k : k + 1] * (x + k).sin().mul((y - k).cos()).reshape(-1, 1) * fine
+    together, alone = [], []
+    for found in (together, alone):
+        found.append(
+            float((solve(pixels, endmembers, noise).reading.coefficients - abundances).square().mean().sqrt())
+        )
+        monkeypatch.setattr(variability, "_shared_changes", no_shared_changes)
+    assert together[0] < 1.1 * alone[0]
+
+
+@pytest.mark.parametrize(("kind", "most"), [("white", 1.2), ("uneven", 1.2), ("half", 1.25), ("sparse", 1.7)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_how_large_the_changes_are_that_are_left_is_known(seed, kind, most):
+    """Outside of the span of the endmembers; the noise to which shared changes were fitted counts, in holes, too."""
+    clean, endmembers, _, _ = scene("variable", None, seed)
+    valid = ALL.clone()
+    if kind == "half":
+        valid[:, 30:] = False
+    if kind == "sparse":
+        valid = torch.rand(64, 64, generator=torch.Generator().manual_seed(3)) < 0.3
+    noise = torch.full((120,), 0.0316 * float(clean.square().mean().sqrt())).double()
+    if kind == "uneven":
+        noise = noise * torch.where(torch.arange(120) % 5 == 0, 3.0, 1.0)
+    spectra, variance, clean = endmembers.double(), noise.square(), clean[valid.flatten()].double()
+    pixels = clean + noise * torch.randn(len(clean), 120, generator=torch.Generator().manual_seed(1)).double()
+    shape, change = variability._shape_covariance(pixels, spectra, variance)
+    weights = spectra @ torch.linalg.inv(shape + variability._uneven(shape, variance).diag())
+    amounts = solve_nonnegative(weights @ spectra.T, pixels @ weights.T)
+    shared, fitted = variability._shared_changes(pixels, spectra, variance, shape, change, amounts, valid)
+
+    def size(fitted_noise):
+        found, _ = variability._shape_covariance(pixels - shared, spectra, variance, fitted_noise)
+        return float(variability._without(variability._without(found, spectra).T, spectra).trace())
+
+    left = float(variability._without(clean - shared, spectra).square().sum(1).mean())
+    assert 0.9 * left < size(fitted) < most * left and size(0.0) < 0.8 * size(fitted)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (63, 65), (62, 40), (2, 5), (1, 1)])
