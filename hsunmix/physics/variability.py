@@ -39,7 +39,8 @@ class ConstantPart(NamedTuple):
     """Pixels without the variation of the endmembers, and how large that is.
 
     Attributes:
-        pixels: (N, B) in the dtype of those given.
+        pixels: (N, B) in the dtype of those given; changes that are the same in all of them are left, since these are
+            of the endmembers.
         error: ratio of the standard deviation of the abundances in `reading` to that of ordinary least squares under
             sensor noise, at least 1.
         reading: of the abundances, by generalised least squares.
@@ -68,10 +69,11 @@ def constant_part(
     """
     y, spectra, variance = pixels.double(), endmembers.double(), noise_std.double().square()
     shape, change = _shape_covariance(y, spectra, variance)
+    common = torch.zeros_like(y)
     if change > 0:
         weights = spectra @ torch.linalg.inv(shape + _uneven(shape, variance).diag())
         coefficients = solve_nonnegative(weights @ spectra.T, y @ weights.T)
-        shared, fitted_noise = _shared_changes(y, spectra, variance, shape, change, coefficients, valid)
+        shared, common, fitted_noise = _shared_changes(y, spectra, variance, shape, change, coefficients, valid)
         y = y - shared
         shape, _ = _shape_covariance(y, spectra, variance, fitted_noise)
     diagonal = _uneven(shape, variance)
@@ -82,7 +84,7 @@ def constant_part(
     coefficients = solve_nonnegative(gram, rhs)
     scales = _scales(coefficients, valid)
     rest = ((y - coefficients @ spectra) @ inverse) * diagonal
-    constant = (scales * coefficients) @ spectra + rest
+    constant = (scales * coefficients) @ spectra + rest + common
     unbounded = torch.linalg.solve(regularise(gram), rhs.T).T
     fitted = (scales - 1) * coefficients  # bounded: of twins only the sum is known, and scales would tear them apart
     width = min(_FITTED_SHARE * float(fitted.sum(1).std(correction=0)), _MOST_WIDTH)
@@ -139,7 +141,7 @@ def _shared_changes(
     change: float,
     coefficients: torch.Tensor,
     valid: torch.Tensor,
-) -> tuple[torch.Tensor, float]:
+) -> tuple[torch.Tensor, torch.Tensor, float]:
     """What changes of shape that neighbours share add to the pixels (N, B), and what of the noise they are fitted to.
 
     An endmember changes by itself times a smooth curve, a sum of M eigenvectors of `_smooth_curves`. How much of each,
@@ -148,9 +150,9 @@ def _shared_changes(
     neighbours share as well.
 
     Returns:
-        The sum of the changes, and the mean over the pixels of its product with the noise outside of that span. The
-        latter as if pixels between places and around them were as near as those at places, so that it is too much, by
-        as much as it lacks that abundances were fitted to the same noise.
+        The sum of the changes; what of it all pixels share, which may be an error of the endmembers; and the mean over
+        the pixels of its product with the noise outside of that span. That as if all pixels were as near to a place as
+        those at places, so that it is too much, by as much as it lacks that abundances were fitted to the same noise.
     """
     rank, bands = endmembers.shape
     values, curves = torch.linalg.eigh(_smooth_curves(bands, pixels))
@@ -175,9 +177,12 @@ def _shared_changes(
         solved.append((inverse @ rhs[..., None]).squeeze(-1))
         fitted += float((inverse * noisy).sum())
     amounts = _between_places(torch.cat(solved), valid).unflatten(1, (rank, -1))  # [N, R, M]
+    presence = coefficients.square()[:, :, None]
+    mean = (presence * amounts).sum(0) / presence.sum(0).clamp_min(1e-12)  # [R, M]
     shared = (coefficients[:, :, None] * amounts).flatten(1) @ modes.flatten(0, 1)
+    common = coefficients @ torch.einsum("rm,rmb->rb", mean, modes)
     pixels_seen = float(_at_places(_window_sum(torch.ones_like(coefficients[:, :1]), valid)).sum())
-    return shared, fitted / pixels_seen
+    return shared, common, fitted / pixels_seen
 
 
 def _without(spectra: torch.Tensor, endmembers: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,20 @@ def test_changes_of_shape_that_neighbours_share_are_taken_out(seed, monkeypatch)
 
 
 def no_shared_changes(pixels, *others):
-    return torch.zeros_like(pixels), 0.0
+    return torch.zeros_like(pixels), torch.zeros_like(pixels), 0.0
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_what_is_wrong_with_an_endmember_everywhere_stays_in_the_pixels(seed):
+    """So that endmembers that are extracted or chosen from them once more can be right."""
+    pixels, endmembers, _, noise = scene("variable", 40.0, seed)
+    wrong = endmembers.clone()
+    wrong[0] *= 1 + 0.1 * torch.linspace(-1, 1, 120).square()
+    residual = []
+    for spectra in (endmembers, wrong):
+        left = solve(pixels, wrong, noise).pixels
+        residual.append((left - nnls(left, spectra) @ spectra).square().mean().sqrt())
+    assert residual[0] < 0.9 * residual[1]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -149,7 +162,7 @@ def test_how_large_the_changes_are_that_are_left_is_known(seed, kind, most):
     shape, change = variability._shape_covariance(pixels, spectra, variance)
     weights = spectra @ torch.linalg.inv(shape + variability._uneven(shape, variance).diag())
     amounts = solve_nonnegative(weights @ spectra.T, pixels @ weights.T)
-    shared, fitted = variability._shared_changes(pixels, spectra, variance, shape, change, amounts, valid)
+    shared, _, fitted = variability._shared_changes(pixels, spectra, variance, shape, change, amounts, valid)
 
     def size(fitted_noise):
         found, _ = variability._shape_covariance(pixels - shared, spectra, variance, fitted_noise)
