@@ -109,7 +109,7 @@ def linear_part(
         return LinearPart(pixels)
     if mixing_model == "variable":
         constant = constant_part(pixels, endmembers, noise_std, valid)
-        return LinearPart(constant.pixels, constant.error, constant.reading)
+        return LinearPart(constant.pixels + constant.common, constant.error, constant.reading)
     part = torch.zeros_like(pixels)
     rounds = _ROUNDS if scaled_abundances is None else 1
     scaled = nnls(pixels, endmembers, noise_std) if scaled_abundances is None else scaled_abundances

@@ -39,7 +39,8 @@ class ConstantPart(NamedTuple):
     """Pixels without the variation of the endmembers, and how large that is.
 
     Attributes:
-        pixels: (N, B) in the dtype of those given; changes that are the same in all of them are left, since these are
+        pixels: (N, B) in the dtype of those given.
+        common: (N, B) changes that are the same in all pixels, which `pixels` are without, too; they may be an error
             of the endmembers.
         error: ratio of the standard deviation of the abundances in `reading` to that of ordinary least squares under
             sensor noise, at least 1.
@@ -48,6 +49,7 @@ class ConstantPart(NamedTuple):
     """
 
     pixels: torch.Tensor
+    common: torch.Tensor
     error: float
     reading: Reading
     change: float
@@ -84,7 +86,7 @@ def constant_part(
     coefficients = solve_nonnegative(gram, rhs)
     scales = _scales(coefficients, valid)
     rest = ((y - coefficients @ spectra) @ inverse) * diagonal
-    constant = (scales * coefficients) @ spectra + rest + common
+    constant = (scales * coefficients) @ spectra + rest
     unbounded = torch.linalg.solve(regularise(gram), rhs.T).T
     fitted = (scales - 1) * coefficients  # bounded: of twins only the sum is known, and scales would tear them apart
     width = min(_FITTED_SHARE * float(fitted.sum(1).std(correction=0)), _MOST_WIDTH)
@@ -95,7 +97,7 @@ def constant_part(
     ordinary = (spectra / variance) @ spectra.T
     traces = [torch.linalg.inv(regularise(one)).trace() for one in (weights @ spectra.T, ordinary)]
     error = float((traces[0] / traces[1]).sqrt().clamp_min(1.0))
-    return ConstantPart(constant.to(pixels.dtype), error, reading, change)
+    return ConstantPart(constant.to(pixels.dtype), common.to(pixels.dtype), error, reading, change)
 
 
 def _smooth_curves(bands: int, like: torch.Tensor) -> torch.Tensor:
