@@ -20,13 +20,14 @@ from huggingface_hub import EvalResult, ModelCardData
 from safetensors.torch import load_file
 
 from ..endmembers.networks import bundled_sha256
-from ..evaluation import benchmark, comparison
+from ..evaluation import benchmark, comparison, summary
 from ..evaluation.benchmark import Score
 from ..evaluation.comparison import MethodScore
 from ..hub import NETWORKS
 from .bundled import MARK, TAGS, WEIGHTS
 
 BENCHMARKS = ("real", "synthetic", "simulated", "library")  # results/NAME.json of `hsunmix benchmark`
+GRID = "grid"  # the same, of so many cells that tables hold their summary only
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Measurements:
     Attributes:
         scenes: runs of `hsunmix benchmark`.
         methods: runs of other methods beside them.
+        grid: runs of `hsunmix benchmark` on a grid of simulated scenes.
+        grid_methods: runs of other methods beside these.
         held_out: records of `training/validate_pipeline.py`.
         failures: cases of `hsunmix.cards.failures`.
         versions: of the software, as the benchmark recorded them.
@@ -43,6 +46,8 @@ class Measurements:
 
     scenes: list[Score]
     methods: list[MethodScore]
+    grid: list[Score]
+    grid_methods: list[MethodScore]
     held_out: list[dict[str, Any]]
     failures: list[dict[str, Any]]
     versions: dict[str, str]
@@ -65,16 +70,26 @@ def read_measurements(folder: Path, checkpoint: Path) -> Measurements:
     digests = {name: hashlib.sha256((checkpoint / name / WEIGHTS).read_bytes()).hexdigest() for name in NETWORKS}
     digests |= bundled_sha256()
     content = {}
-    for name in (*BENCHMARKS, "held_out", "failures"):
+    for name in (*BENCHMARKS, GRID, "held_out", "failures"):
         path = folder / f"{name}.json"
         content[name] = json.loads(path.read_text(encoding="utf-8"))
         if content[name]["weights"] != digests:
             raise ValueError(f"{path} was measured with other weights than {checkpoint} has: measure again.")
-    scenes = [Score(**run) for name in BENCHMARKS for run in content[name]["runs"]]
-    methods = [MethodScore(**run) for name in BENCHMARKS for run in content[name].get("methods", ())]
     return Measurements(
-        scenes, methods, content["held_out"]["runs"], content["failures"]["runs"], content["real"]["versions"]
+        scenes=[Score(**run) for name in BENCHMARKS for run in content[name]["runs"]],
+        methods=[MethodScore(**run) for name in BENCHMARKS for run in content[name].get("methods", ())],
+        grid=[Score(**run) for run in content[GRID]["runs"]],
+        grid_methods=[MethodScore(**run) for run in content[GRID].get("methods", ())],
+        held_out=content["held_out"]["runs"],
+        failures=content["failures"]["runs"],
+        versions=content["real"]["versions"],
     )
+
+
+def summary_table(found: Measurements) -> str:
+    """Markdown: refined against coarse maps and other methods, a line for each kind of scene, the grid's too."""
+    scenes, methods = found.scenes + found.grid, found.methods + found.grid_methods
+    return summary.as_markdown(scenes, comparison.rows(scenes, methods))
 
 
 def scene_table(found: Measurements) -> str:
@@ -149,7 +164,7 @@ def _metrics(key: str, name: str, config: str, rmse: float, sad: float, coverage
 
 def weaknesses(found: Measurements) -> str:
     """Markdown list of the cells in which the pipeline is not the best choice, or not as sure as it says."""
-    cells = benchmark.cells(found.scenes)
+    cells = benchmark.cells(found.scenes + found.grid)
     lines = []
     for base, name in (("coarse_rmse", "the coarse maps"), ("nnls_rmse", "exact least squares")):
         worse = {}
@@ -201,7 +216,7 @@ def render(folder: Path, checkpoint: Path, pictures: str = "") -> str:
     values |= {
         "mark": f"{MARK} -->",
         "package_version": found.versions["hsunmix"],
-        "scene_cells": len(benchmark.cells(found.scenes)),
+        "scene_cells": len(benchmark.cells(found.scenes + found.grid)),
         "networks": _networks(checkpoint, facts["networks"]),
         "data": _data(facts["data"]),
         "kilowatt_hours": f"{kilowatt_hours:.2g}",
@@ -211,6 +226,7 @@ def render(folder: Path, checkpoint: Path, pictures: str = "") -> str:
         "held_out_scenes": found.held_out[0]["scenes"],
         "held_out_table": held_out_table(found),
         "scene_table": scene_table(found),
+        "summary_table": summary_table(found),
         "weaknesses": weaknesses(found),
         "failures": _failures(found.failures, pictures),
     }
@@ -299,6 +315,7 @@ def fill_readme(text: str, found: Measurements, peers: Path) -> str:
         ValueError: a marker is missing.
     """
     tables = {
+        "summary": summary_table(found),
         "peers": peer_table(found, peers),
         "methods": method_table(found),
         "cost": cost_table(found),
