@@ -52,6 +52,11 @@ class Measurements:
     failures: list[dict[str, Any]]
     versions: dict[str, str]
 
+    @property
+    def all_scenes(self) -> list[Score]:
+        """Runs of all benchmarks, the grid's last."""
+        return self.scenes + self.grid
+
 
 def read_measurements(folder: Path, checkpoint: Path) -> Measurements:
     """All results of a checkpoint.
@@ -88,8 +93,7 @@ def read_measurements(folder: Path, checkpoint: Path) -> Measurements:
 
 def summary_table(found: Measurements) -> str:
     """Markdown: refined against coarse maps and other methods, a line for each kind of scene, the grid's too."""
-    scenes, methods = found.scenes + found.grid, found.methods + found.grid_methods
-    return summary.as_markdown(scenes, comparison.rows(scenes, methods))
+    return summary.as_markdown(found.all_scenes, comparison.rows(found.all_scenes, found.methods + found.grid_methods))
 
 
 def scene_table(found: Measurements) -> str:
@@ -164,7 +168,7 @@ def _metrics(key: str, name: str, config: str, rmse: float, sad: float, coverage
 
 def weaknesses(found: Measurements) -> str:
     """Markdown list of the cells in which the pipeline is not the best choice, or not as sure as it says."""
-    cells = benchmark.cells(found.scenes + found.grid)
+    cells = benchmark.cells(found.all_scenes)
     lines = []
     for base, name in (("coarse_rmse", "the coarse maps"), ("nnls_rmse", "exact least squares")):
         worse = {}
@@ -216,7 +220,7 @@ def render(folder: Path, checkpoint: Path, pictures: str = "") -> str:
     values |= {
         "mark": f"{MARK} -->",
         "package_version": found.versions["hsunmix"],
-        "scene_cells": len(benchmark.cells(found.scenes + found.grid)),
+        "scene_cells": len(benchmark.cells(found.all_scenes)),
         "networks": _networks(checkpoint, facts["networks"]),
         "data": _data(facts["data"]),
         "kilowatt_hours": f"{kilowatt_hours:.2g}",

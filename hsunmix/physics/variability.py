@@ -73,21 +73,16 @@ def constant_part(
     shape, change = _shape_covariance(y, spectra, variance)
     common = torch.zeros_like(y)
     if change > 0:
-        weights = spectra @ torch.linalg.inv(shape + _uneven(shape, variance).diag())
-        coefficients = solve_nonnegative(weights @ spectra.T, y @ weights.T)
+        _, _, coefficients = _generalised(y, spectra, shape, variance)
         shared, common, fitted_noise = _shared_changes(y, spectra, variance, shape, change, coefficients, valid)
         y = y - shared
         shape, _ = _shape_covariance(y, spectra, variance, fitted_noise)
-    diagonal = _uneven(shape, variance)
-    inverse = torch.linalg.inv(shape + diagonal.diag())
-    weights = spectra @ inverse  # [R, B]
+    inverse, weights, coefficients = _generalised(y, spectra, shape, variance)
     gram = weights @ spectra.T
-    rhs = y @ weights.T
-    coefficients = solve_nonnegative(gram, rhs)
     scales = _scales(coefficients, valid)
-    rest = ((y - coefficients @ spectra) @ inverse) * diagonal
+    rest = ((y - coefficients @ spectra) @ inverse) * _uneven(shape, variance)
     constant = (scales * coefficients) @ spectra + rest
-    unbounded = torch.linalg.solve(regularise(gram), rhs.T).T
+    unbounded = torch.linalg.solve(regularise(gram), weights @ y.T).T
     fitted = (scales - 1) * coefficients  # bounded: of twins only the sum is known, and scales would tear them apart
     width = min(_FITTED_SHARE * float(fitted.sum(1).std(correction=0)), _MOST_WIDTH)
     # what scales leave counts as an error too: the weights that say so are these, in another metric
@@ -100,15 +95,24 @@ def constant_part(
     return ConstantPart(constant.to(pixels.dtype), common.to(pixels.dtype), error, reading, change)
 
 
+def _generalised(
+    pixels: torch.Tensor, endmembers: torch.Tensor, shape: torch.Tensor, noise_var: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inverse covariance (B, B) of the errors of a pixel, weights (R, B), non-negative generalised least squares."""
+    inverse = torch.linalg.inv(shape + _uneven(shape, noise_var).diag())
+    weights = endmembers @ inverse
+    return inverse, weights, solve_nonnegative(weights @ endmembers.T, pixels @ weights.T)
+
+
 def _smooth_curves(bands: int, like: torch.Tensor) -> torch.Tensor:
     """Covariance (B, B) of smooth curves along the spectrum, of variance 1."""
     position = torch.linspace(0, 1, bands, dtype=like.dtype, device=like.device)
     return (-0.5 * ((position[:, None] - position) / _CURVE_LENGTH).square()).exp()
 
 
-def _uneven(shape: torch.Tensor, noise_var: torch.Tensor) -> torch.Tensor:
+def _uneven(shape: torch.Tensor, noise_var: torch.Tensor, times: float = 1.0) -> torch.Tensor:
     """Variance (B,) of what is independent from band to band: noise, and changes of shape that are not smooth."""
-    return noise_var + _UNEVEN * shape.diagonal().mean()
+    return noise_var + times * _UNEVEN * shape.diagonal().mean()
 
 
 def _shape_covariance(
@@ -125,8 +129,7 @@ def _shape_covariance(
     smooth = _smooth_curves(bands, pixels)
     amount = coefficients.square().mean(0).sqrt()[:, None] * endmembers  # [R, B]
     covariance = (amount.T @ amount) * smooth
-    basis = torch.linalg.qr(endmembers.T)[0]
-    outside = torch.eye(bands, dtype=pixels.dtype, device=pixels.device) - basis @ basis.T
+    outside = _without(torch.eye(bands, dtype=pixels.dtype, device=pixels.device), endmembers)
     values, vectors = torch.linalg.eigh(outside @ covariance @ outside)
     large = values > _LARGE * values.max()
     shown = ((pixels - coefficients @ endmembers) @ vectors[:, large]).square().mean(0)
@@ -160,7 +163,7 @@ def _shared_changes(
     values, curves = torch.linalg.eigh(_smooth_curves(bands, pixels))
     many = values > _LEAST_CURVE * values.max()
     modes = curves[:, many].T * endmembers[:, None]  # [R, M, B]
-    weight = (noise_var + _SHARED_UNEVEN * (_uneven(shape, noise_var) - noise_var)).rsqrt()
+    weight = _uneven(shape, noise_var, _SHARED_UNEVEN).rsqrt()
     outside = _without(weight * modes, weight * endmembers)
     overlap = torch.einsum("rmb,skb->rmsk", outside, outside)
     noise = torch.einsum("rmb,skb->rmsk", _without(outside * weight * noise_var, endmembers), modes)
@@ -208,11 +211,12 @@ def _scales(coefficients: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     eye = torch.eye(rank, dtype=gram.dtype, device=gram.device)
 
     def fit(ridge: float) -> torch.Tensor:
+        factors = torch.linalg.lu_factor(gram + ridge * eye)
         scales = torch.ones_like(coefficients)
         for _ in range(2):
             missing = 1 - (scales * coefficients).sum(1, keepdim=True)
             target = around(missing * coefficients)[..., None]  # [N, R, 1]
-            scales = scales + torch.linalg.solve(gram + ridge * eye, target).squeeze(-1)
+            scales = scales + torch.linalg.lu_solve(*factors, target).squeeze(-1)
         return scales.clamp(1 / _LARGEST_SCALE, 1 / _LEAST_SCALE)
 
     left = ((fit(_RIDGE) * coefficients).sum(1) - 1).square().mean()

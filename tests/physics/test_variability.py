@@ -13,7 +13,6 @@ from hsunmix.physics import (
     variability,
     variation_left,
 )
-from hsunmix.physics.consistency import solve_nonnegative
 from hsunmix.physics.evidence import Reading
 from hsunmix.simulation import benchmark_scene, parametric_spectra
 
@@ -98,15 +97,17 @@ def test_changes_of_shape_that_neighbours_share_are_taken_out(seed, monkeypatch)
     shuffled = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
 
     def errors():
-        return [
-            float((solve(cube, endmembers, noise).reading.coefficients - truth).square().mean().sqrt())
-            for cube, truth in ((pixels, abundances), (pixels[shuffled], abundances[shuffled]))
-        ]
+        return [misread(pixels[rows], endmembers, abundances[rows], noise) for rows in (slice(None), shuffled)]
 
     together = errors()
     monkeypatch.setattr(variability, "_shared_changes", no_shared_changes)
     alone = errors()
     assert together[0] < 0.85 * alone[0] and together[1] < 1.02 * alone[1]
+
+
+def misread(pixels, endmembers, abundances, noise):
+    """Error of the abundances as they are read."""
+    return float((solve(pixels, endmembers, noise).reading.coefficients - abundances).square().mean().sqrt())
 
 
 def no_shared_changes(pixels, *others):
@@ -137,9 +138,7 @@ def test_fine_changes_that_neighbours_share_are_not_taken_for_smooth_ones(seed, 
         pixels = pixels + 0.03 * abundances[:, k : k + 1] * (x + k).sin().mul((y - k).cos()).reshape(-1, 1) * fine
     together, alone = [], []
     for found in (together, alone):
-        found.append(
-            float((solve(pixels, endmembers, noise).reading.coefficients - abundances).square().mean().sqrt())
-        )
+        found.append(misread(pixels, endmembers, abundances, noise))
         monkeypatch.setattr(variability, "_shared_changes", no_shared_changes)
     assert together[0] < 1.1 * alone[0]
 
@@ -160,8 +159,7 @@ def test_how_large_the_changes_are_that_are_left_is_known(seed, kind, most):
     spectra, variance, clean = endmembers.double(), noise.square(), clean[valid.flatten()].double()
     pixels = clean + noise * torch.randn(len(clean), 120, generator=torch.Generator().manual_seed(1)).double()
     shape, change = variability._shape_covariance(pixels, spectra, variance)
-    weights = spectra @ torch.linalg.inv(shape + variability._uneven(shape, variance).diag())
-    amounts = solve_nonnegative(weights @ spectra.T, pixels @ weights.T)
+    _, _, amounts = variability._generalised(pixels, spectra, shape, variance)
     shared, _, fitted = variability._shared_changes(pixels, spectra, variance, shape, change, amounts, valid)
 
     def size(fitted_noise):
