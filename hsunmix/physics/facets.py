@@ -20,6 +20,7 @@ from .mixing import spectral_angle, unit_rows
 # Independent pixels that all of them count for: neighbours are alike, and the densities not those of any real scene.
 # With 7, simulated scenes without noise gain more, some of those with noise lose.
 _COUNT = 4.0
+_COUNT_ALIKE = 2.0  # where neighbours share errors as well
 # The fractions of others that an endmember may turn out to hold: factors of their covariance among the alternatives to
 # it, and of that which an error of their angle in any direction would have; the std of each is at least
 # _LEAST / (R - 1) and at most _MOST (R - 1)^(1/2).
@@ -76,6 +77,7 @@ def facet_step(
     noise_share: float = 1.0,
     heavy_tails: bool = False,
     start: torch.Tensor | None = None,
+    alike: bool = False,
 ) -> torch.Tensor:
     """Move endmembers within their span to where the facets of the pixels would have them.
 
@@ -93,6 +95,7 @@ def facet_step(
         heavy_tails: that prior is Student's t of R - 1 degrees of freedom, and far alternatives widen it less; else
             Gaussian. For corrected spectra, most of which are much nearer than the alternatives, some further off.
         start: (R, B) spectra from which they are on their way; `endmembers` when `None`.
+        alike: neighbouring pixels share errors, as where endmembers vary: all of them say less.
 
     Returns:
         (R, B) spectra in the dtype of `endmembers`, non-negative, turned from the start by no more than .01 rad and
@@ -104,12 +107,13 @@ def facet_step(
     spectra = endmembers.double()
     root = torch.linalg.inv(torch.linalg.cholesky(regularise(evidence.gram))).T  # of their errors' covariance
     root = root / (evidence.noise_confidence * max(noise_share, _LEAST_SHARE)).sqrt()
-    precision = _fraction_precision(spectra, alternatives, heavy_tails) / _COUNT
+    count = _COUNT_ALIKE if alike else _COUNT
+    precision = _fraction_precision(spectra, alternatives, heavy_tails) / count
     movable = alternatives.weights.any(0).to(spectra)
     # outside of inference mode, in which users may call: its tensors have no gradient
     with torch.inference_mode(False), torch.enable_grad():
         known = [x.clone() for x in (coordinates, brightness, root, precision, movable)]
-        unmixing = _most_probable(*known, heavy_tails=heavy_tails)
+        unmixing = _most_probable(*known, heavy_tailed=count if heavy_tails else None)
     sign, size = torch.linalg.slogdet(unmixing)
     if not (sign > 0 and torch.isfinite(size)):
         return endmembers
@@ -195,7 +199,7 @@ def _most_probable(
     precision: torch.Tensor,
     movable: torch.Tensor,
     *,
-    heavy_tails: bool,
+    heavy_tailed: float | None,
 ) -> torch.Tensor:
     """M (R, R), whose rows add up to one.
 
@@ -205,7 +209,7 @@ def _most_probable(
         root: (R, R) L, the errors of the coordinates having the covariance `L L^T / brightness^2`.
         precision: (R, R, R) of the prior on the fractions in each endmember.
         movable: (R,) 1, or 0 for endmembers that are known: their rows, and those of the inverse, are those of 1.
-        heavy_tails: of the prior.
+        heavy_tailed: independent pixels that all of them count for, where the prior has heavy tails, else `None`.
     """
     rank = len(root)
     eye = torch.eye(rank, dtype=root.dtype, device=root.device)
@@ -231,9 +235,9 @@ def _most_probable(
             likelihood = _log_densities(coordinates @ unmixing, *parameters).logsumexp(-1).sum(1) @ counts
             moved = torch.linalg.inv(unmixing) - eye
             squares = torch.einsum("ri,rij,rj->r", moved, precision, moved)  # [R]
-            if heavy_tails:  # (dof + dimension) / 2 * log(1 + square / dof), for a pixel
+            if heavy_tailed is not None:  # (dof + dimension) / 2 * log(1 + square / dof), for a pixel
                 freedom = rank - 1
-                squares = 2 * freedom / _COUNT * (_COUNT / freedom * squares).log1p()
+                squares = 2 * freedom / heavy_tailed * (heavy_tailed / freedom * squares).log1p()
             value = squares.sum() / 2 - torch.linalg.slogdet(unmixing)[1] - likelihood
             value.backward()
             return value

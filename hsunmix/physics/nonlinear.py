@@ -78,6 +78,7 @@ def linear_part(
     brightness_precision: float = 0.0,
     scaled_abundances: torch.Tensor | None = None,
     ordinary: float | None = None,
+    at_facets: bool = False,
 ) -> LinearPart:
     """The pixels without what a model adds to their linear mixture, with given endmembers.
 
@@ -96,6 +97,7 @@ def linear_part(
         brightness_precision: inverse variance of the brightness around it; 0 leaves it free.
         scaled_abundances: (N, R) estimate of `s * a` to start from; least squares, and more rounds, when `None`.
         ordinary: brightness that counts as 1; the median over the pixels when `None`.
+        at_facets: see `constant_part`.
 
     Returns:
         The pixels in their dtype; for the linear model `pixels` itself.
@@ -108,7 +110,7 @@ def linear_part(
     if mixing_model == "linear":
         return LinearPart(pixels)
     if mixing_model == "variable":
-        constant = constant_part(pixels, endmembers, noise_std, valid)
+        constant = constant_part(pixels, endmembers, noise_std, valid, at_facets)
         return LinearPart(constant.pixels + constant.common, constant.error, constant.reading)
     part = torch.zeros_like(pixels)
     rounds = _ROUNDS if scaled_abundances is None else 1
@@ -331,7 +333,8 @@ def _interactions(
     if precision > 0:
         system[:, :count, :count] += precision
         rhs[:, :count] += precision * brightness
-    solution = solve_nonnegative(system, rhs)
+    present = scaled > 0
+    solution = solve_nonnegative(system, rhs, torch.cat([present, present[:, first] & present[:, second]], 1))
     interactions = torch.minimum(solution[:, count:], pair_scale)
     return solution[:, :count], interactions.to(pixels.dtype) @ products
 

@@ -56,7 +56,11 @@ class ConstantPart(NamedTuple):
 
 
 def constant_part(
-    pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor
+    pixels: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    valid: torch.Tensor,
+    at_facets: bool = False,
 ) -> ConstantPart:
     """Take the variation of the endmembers out of the pixels.
 
@@ -65,6 +69,7 @@ def constant_part(
         endmembers: (R, B) spectra in the scale in which abundances sum to one, on average.
         noise_std: (B,) sensor noise.
         valid: (H, W) bool, N of them true: where the pixels lie.
+        at_facets: the reading is as precise as where a material is absent, whose scale then doesn't matter.
 
     Returns:
         The pixels with ordinary endmembers.
@@ -86,7 +91,7 @@ def constant_part(
     fitted = (scales - 1) * coefficients  # bounded: of twins only the sum is known, and scales would tear them apart
     width = min(_FITTED_SHARE * float(fitted.sum(1).std(correction=0)), _MOST_WIDTH)
     # what scales leave counts as an error too: the weights that say so are these, in another metric
-    doubt = _FITTED_ERROR * fitted.T @ fitted / len(fitted)
+    doubt = (0.0 if at_facets else _FITTED_ERROR) * fitted.T @ fitted / len(fitted)
     weights = torch.linalg.solve(torch.eye(len(gram), dtype=gram.dtype, device=gram.device) + gram @ doubt, weights)
     reading = Reading(unbounded + fitted, weights, width)
     ordinary = (spectra / variance) @ spectra.T

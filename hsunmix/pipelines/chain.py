@@ -76,7 +76,7 @@ class Chain:
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
         error_share: (R,) expected squared error of `endmembers` over the square of that: less than 1 where the start
-            is nearer than the network can tell, and doesn't vary.
+            is nearer than the network can tell.
         seen_share: of `endmember_std` in `evidence`, see `seen_share`.
         evidence: closed-form unmixing with the current endmembers.
         scaled_abundances: (N, R) current `b = s * a`.
@@ -88,6 +88,7 @@ class Chain:
             have it as far as endmembers explain what these have in common; archetypes first go where `polished` says.
         facet_move: (R, K) what of that is due to facets, or to more alternations of archetypes.
         residual_noise: share of the noise in what the start leaves of the pixels.
+        noisiness: share of the noise of the sensor in what is wrong with the pixels, see `noisiness`.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step that asked show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
@@ -123,6 +124,7 @@ class Chain:
     fitted_endmembers: torch.Tensor = field(init=False)
     facet_move: torch.Tensor = field(init=False)
     residual_noise: float = field(init=False)
+    noisiness: float = field(init=False)
     leak: torch.Tensor = field(init=False)
     statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
@@ -200,10 +202,11 @@ class Chain:
         self.leak = stage.leak.to(self.coarse_endmembers.device)
         self.error_share = stage.error_share.to(self.coarse_endmembers)
         self.seen_share = stage.seen_share
+        self.noisiness = stage.noisiness
         self._gather()
 
     def _place_endmembers(self) -> None:
-        before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
+        before = self.cube, self.evidence, self.seen_share, self.noisiness  # of the start, which the networks see
         start = self.coarse_endmembers
         if self.polished is not None:
             free = self.brightness_model.mode == "free"
@@ -228,13 +231,14 @@ class Chain:
             if others is not None and relative_turn(came_from, turned, others) < _LEAST_TURN:
                 break
         self.endmembers = self.coarse_endmembers
-        self.cube, self.evidence, self.seen_share = before
+        self.cube, self.evidence, self.seen_share, self.noisiness = before
 
     def _place_by_facets(self, alternatives: Alternatives, start: torch.Tensor) -> None:
         here = self.fitted_endmembers
         share = noise_share(self._residual_at(here), self.cube.noise_std)
         heavy_tails = self.corrected and len(self.movable) == 2  # with more, typical scenes lost 1 to 3 % by them
-        moved = facet_step(self.evidence, here, alternatives, share, heavy_tails, start)
+        alike = self.mixing_model == "variable"
+        moved = facet_step(self.evidence, here, alternatives, share, heavy_tails, start, alike)
         move = torch.where(self.movable[:, None], moved - here, 0.0)
         self.facet_move = self.facet_move + move
         self.fitted_endmembers = here + move
@@ -250,14 +254,14 @@ class Chain:
     def _residual_at(self, endmembers: torch.Tensor) -> torch.Tensor:
         """What these endmembers (R, K) leave of the pixels, (N, K); gathers the evidence with them."""
         self.endmembers = endmembers
-        self._gather()
+        self._gather(at_facets=True)
         return self.cube.pixels - self.evidence.scaled_abundances @ endmembers
 
     def _record(self) -> None:
         brightness = float(self.evidence.brightness.median())
         self.leak = torch.zeros_like(self.evidence.gram)
-        told = (self.endmembers, self.endmember_std, self.seen_share, brightness, self.leak, self.error_share)
-        self.stages.append(Stage(*told))
+        told = self.endmembers, self.endmember_std, self.seen_share, brightness
+        self.stages.append(Stage(*told, self.leak, self.error_share, self.noisiness))
 
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
@@ -318,7 +322,8 @@ class Chain:
         abundances = split_brightness(self.scaled_abundances)[0].double()
         posterior = self.posterior_std()
         leaking = abundances.square() @ (self.error_share.double()[:, None] * self._counted_evidence().leakage)
-        scale, leak = calibration(self.extracted, self.corrected, self.mixing_model)
+        known = self.extracted, self.corrected, self.endmember_std
+        scale, leak = calibration(*known, self.mixing_model, self.noisiness)
         variance = (scale * self.posterior_share * posterior).square() + leak * leaking
         return near_bounds(variance.sqrt(), abundances).to(self.cube.pixels.dtype)
 
@@ -326,7 +331,7 @@ class Chain:
         """(N,) root mean square of cube minus model."""
         return (self.cube.pixels - self.scaled_abundances @ self.endmembers).square().mean(1).sqrt()
 
-    def _gather(self) -> None:
+    def _gather(self, at_facets: bool = False) -> None:
         brightness = (self.brightness_model.level, self.brightness_model.precision)
         part = linear_part(
             self.observed,
@@ -337,6 +342,7 @@ class Chain:
             *brightness,
             scaled_abundances=None if self.precision is None else self.scaled_abundances,
             ordinary=self.stages[-1].brightness if self.stages else None,
+            at_facets=at_facets,
         )
         self.cube = replace(self.cube, pixels=part.pixels)
         self.evidence = gather_evidence(
@@ -347,6 +353,8 @@ class Chain:
             endmember_std=self.endmember_std,
             reading=part.reading,
         )
+        if self.followed is None:
+            self.noisiness = noisiness(self.evidence, self.cube.noise_std)
         if self.extracted:
             if self.followed is None:
                 self.seen_share = seen_share(self.evidence, self.cube.noise_std)
@@ -379,13 +387,14 @@ class Chain:
         placed for no better. Where endmembers vary, it takes that for errors, as the data seem to confirm: they stay.
         """
         assert self.start_error is not None
-        if self.mixing_model == "variable":
-            return self.fitted_endmembers, torch.zeros_like(std)
         start, noise_std = self.coarse_endmembers, self.cube.noise_std
+        error = (self.start_error * start.norm(dim=1)).square() / std.square().sum(1).clamp_min(1e-12)
+        if self.mixing_model == "variable":
+            self.error_share = error.clamp_max(1.0)
+            return self.fitted_endmembers, torch.zeros_like(std)
         share = network_share(
             start, self.start_error, noise_std, clean, std, self.moved_endmembers, self.residual_noise
         )
-        error = (self.start_error * start.norm(dim=1)).square() / std.square().sum(1).clamp_min(1e-12)
         weight = share[:, 0]
         self.error_share = ((1 - weight).square() * error + weight.square()).clamp_max(1.0)
         step = clean + self.facet_move - self.fitted_endmembers  # the network knows nothing of these
@@ -429,6 +438,17 @@ def network_share(
     return share * torch.where(doubt < 1, 1 - (1 - confirmed) * doubt, 0.5 * residual_noise**2 * confirmed)
 
 
+def noisiness(evidence: Evidence, noise_std: torch.Tensor) -> float:
+    """Share of the noise of the sensor in what is wrong with the pixels, model errors included, as a variance.
+
+    Args:
+        evidence: of them.
+        noise_std: (K,) of the sensor.
+    """
+    noise, effective = (x.double().square().mean() for x in (noise_std, evidence.noise_std))
+    return float((noise / effective).clamp_max(1))
+
+
 def seen_share(evidence: Evidence, noise_std: torch.Tensor) -> float:
     """Share of the uncertainty of extracted endmembers that the networks see.
 
@@ -439,9 +459,8 @@ def seen_share(evidence: Evidence, noise_std: torch.Tensor) -> float:
         evidence: with all of that uncertainty.
         noise_std: (K,) of the sensor.
     """
-    noise, effective = (x.double().square().mean() for x in (noise_std, evidence.noise_std))
     counted = evidence.counting(EXTRACTED_SHARE)
-    noisy = (noise / effective).clamp_max(1) * counted.confidence.median() / evidence.noise_confidence
+    noisy = noisiness(evidence, noise_std) * counted.confidence.median() / evidence.noise_confidence
     return float(EXTRACTED_SHARE + (_MOST_SEEN - EXTRACTED_SHARE) * noisy)
 
 

@@ -36,6 +36,7 @@ class Stage:
         brightness: median over the pixels: what counts as ordinary illumination.
         leak: (R, R) from `hsunmix.physics.fit_leak`.
         error_share: (R,), see `hsunmix.pipelines.chain.Chain`.
+        noisiness: see there as well.
     """
 
     endmembers: torch.Tensor
@@ -44,6 +45,7 @@ class Stage:
     brightness: float
     leak: torch.Tensor
     error_share: torch.Tensor
+    noisiness: float
 
 
 @dataclass(frozen=True)

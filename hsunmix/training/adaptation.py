@@ -77,8 +77,8 @@ class SceneExamples(Dataset):
         self.size = min(size, *cube.valid.shape)
         self.wavelengths, self.noise_std = cube.wavelengths, cube.noise_std
         self.coarse, self.endmembers = (scene.stages[0][k].endmembers.float().cpu() for k in (0, -1))
-        self.endmember_std = scene.stages[0][-1].std.float().cpu()
-        seen_share = scene.stages[0][-1].seen_share
+        last = scene.stages[0][-1]
+        self.endmember_std, seen_share = last.std.float().cpu(), last.seen_share
         self.seen_std = seen_share * self.endmember_std
         self.counted = EXTRACTED_SHARE / seen_share if scene.extracted else 1.0  # by the A-step, of what networks see
         self.brightness = (scene.brightness_model.level, scene.brightness_model.precision)
@@ -91,7 +91,8 @@ class SceneExamples(Dataset):
         residual = torch.where(cube.valid[..., None], self.cube - rebuilt, 0)
         share = noise_share(residual[cube.valid], self.noise_std)
         self.misfit = residual * (1 - share) ** 0.5  # what no mixture explains
-        factor = calibration(scene.extracted, scene.corrected, scene.mixing_model)[0]
+        known = scene.extracted, scene.corrected, last.std, scene.mixing_model
+        factor = calibration(*known, last.noisiness)[0]
         self.std = away_from_bounds(filled[1], self.abundances) / factor
 
     def __len__(self) -> int:

@@ -41,9 +41,9 @@ def alternatives(start, width=OFF):
     return Alternatives(spectra, (width[:, 0] > 0).double().expand(16, -1) / 16)
 
 
-def moved(pixels, start, width=2 * OFF, noise=NOISE, noise_share=1.0, heavy_tails=False):
+def moved(pixels, start, width=2 * OFF, noise=NOISE, noise_share=1.0, heavy_tails=False, alike=False):
     evidence = gather_evidence(pixels, start, torch.full((NUM_BANDS,), noise))
-    return facet_step(evidence, start, alternatives(start, width), noise_share, heavy_tails)
+    return facet_step(evidence, start, alternatives(start, width), noise_share, heavy_tails, alike=alike)
 
 
 def off(endmembers, truth):
@@ -97,6 +97,7 @@ def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
 
     far = distance(pixels, start)
     assert distance(pixels, start, width=0.001) < 0.1 * far
+    assert distance(pixels, start, width=0.01, alike=True) < 0.95 * distance(pixels, start, width=0.01)
     noisy, _, _ = scene(noise=100 * NOISE)
     blurred = distance(noisy, start, noise=100 * NOISE)
     assert distance(noisy, start, noise=100 * NOISE, noise_share=0.1) < 0.9 * blurred < 0.6 * far

@@ -6,15 +6,15 @@ import torch
 
 from hsunmix.physics import gather_evidence, linear_part
 from hsunmix.pipelines import chain as chain_module
-from hsunmix.pipelines.chain import EXTRACTED_SHARE, Chain, seen_share
+from hsunmix.pipelines.chain import EXTRACTED_SHARE, Chain, noisiness, seen_share
 
 from .tiny import tiny_pipeline, tiny_scene
 
 NUM_BANDS = 60
 
 
-def share(noise, endmember_error, bend):
-    """Of the uncertainty that networks see, in a scene with that noise, expected error and error of the model."""
+def evidence(noise, endmember_error, bend):
+    """And the noise, of a scene with that noise, expected error of the endmembers and error of the model."""
     rng = np.random.default_rng(0)
     position = np.linspace(0, 1, NUM_BANDS)
     endmembers = 0.2 + 0.5 * np.exp(-0.5 * ((position - np.array([[0.1], [0.5], [0.9]])) / 0.2) ** 2)
@@ -24,7 +24,7 @@ def share(noise, endmember_error, bend):
     tensors = [torch.as_tensor(x, dtype=torch.float32) for x in (pixels, endmembers)]
     noise_std = torch.full((NUM_BANDS,), noise)
     std = endmember_error * tensors[1]
-    return seen_share(gather_evidence(*tensors, noise_std, endmember_std=std), noise_std)
+    return gather_evidence(*tensors, noise_std, endmember_std=std), noise_std
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,13 @@ def share(noise, endmember_error, bend):
 def test_networks_see_more_of_the_uncertainty_of_endmembers_the_more_noise_rules(
     noise, endmember_error, bend, least, most
 ):
-    assert least <= share(noise, endmember_error, bend) <= most
+    assert least <= seen_share(*evidence(noise, endmember_error, bend)) <= most
+
+
+def test_noisiness_is_the_share_of_the_noise_in_all_but_the_errors_of_the_endmembers():
+    assert noisiness(*evidence(0.03, 0.01, 0.0)) > 0.7
+    assert noisiness(*evidence(0.0003, 0.1, 0.0)) > 0.7
+    assert noisiness(*evidence(0.0003, 0.01, 1.0)) < 0.1
 
 
 @pytest.mark.parametrize("mixing_model", ["linear", "variable"])

@@ -323,8 +323,9 @@ def test_endmembers_leak_as_much_as_the_nearer_of_start_and_network_may_be_off(p
     assert (known < 1e-6).all() and start.min() < 0.5
     assert (far == 1).all() and (unknown == 1).all()  # no more than the network says
     assert (noisy[0].error_share < 1e-6).all() and (noisy[1].error_share < start).any()
-    for chain in moved_to_a_prediction(pipe, 20.0, mixing_model="variable"):
-        assert (chain[1].error_share == 1).all()
+    varying = [chain for _, chain in moved_to_a_prediction(pipe, 20.0, mixing_model="variable")]
+    for own, other in zip(varying, quiet, strict=True):  # there the start stays in any noise
+        torch.testing.assert_close(own.error_share, other.error_share, rtol=1e-2, atol=1e-6)
     leaking = quiet[3].abundance_std()
     quiet[3].error_share = torch.zeros(3)
     assert (quiet[3].abundance_std() < leaking).all()
