@@ -1,8 +1,8 @@
 """From what a chain knows of its errors to standard deviations and intervals that hold on simulated scenes.
 
-Fitted on simulated scenes (by the recipe of the benchmark, of its materials and of held-out ones; 40 to 10 dB), so
-that 90 % intervals (`abundance_interval`) cover about 90 %; where model errors are most of what is wrong, on Samson
-and Jasper Ridge, where they should cover 83 to 97 %.
+Fitted on simulated scenes (by the recipe of the benchmark, 40 to 10 dB), so that 90 % intervals (`abundance_interval`)
+cover about 90 %; where model errors are most of what is wrong, on Samson and Jasper Ridge, where they should cover 83
+to 97 %.
 """
 
 from __future__ import annotations
@@ -26,17 +26,21 @@ class Factors(NamedTuple):
     leak: float
 
 
-# Nobody knows how model errors lie to the endmembers: the more of them, the less is sure. Not so where endmembers
-# vary: what that leaves is counted already, rather too much of it. Errors of corrected spectra lie in their span
-# mostly, and leak more than those that differ from band to band.
+# By where endmembers come from. Nobody knows how model errors lie to those that the pixels have placed: the more of
+# them, the less is sure. Not so where endmembers vary: what that leaves is counted already, rather too much of it.
+# Errors of corrected spectra lie in their span mostly, and leak more than those that differ from band to band, but for
+# scenes in which they vary. Exact ones leak nothing.
+_APPROXIMATE = Factors(1.5, 1.5, 4.0)
 _CONSTANT = {
-    "given": Factors(1.1, 1.1, 3.0),
+    "given": Factors(1.1, 1.1, 0.0),
+    "approximate": _APPROXIMATE,
     "library": Factors(1.1, 1.1, 3.0),
-    "corrected": Factors(1.2, 1.75, 7.0),
-    "extracted": Factors(1.25, 1.8, 2.1),
+    "corrected": Factors(1.1, 1.75, 7.0),
+    "extracted": Factors(1.15, 1.8, 2.1),
 }
 _VARIABLE = {
-    "given": Factors(1.5, 1.3, 4.0),
+    "given": Factors(1.5, 1.3, 0.0),
+    "approximate": _APPROXIMATE,
     "library": Factors(1.2, 0.9, 3.0),
     "corrected": Factors(1.55, 0.9, 2.1),
     "extracted": Factors(1.55, 0.9, 2.1),
@@ -46,22 +50,14 @@ TO_BOUND = 1.5
 """Half-widths of an interval: 0 or 1 lies within it when it is nearer than that."""
 
 
-def calibration(
-    extracted: bool, corrected: bool, endmember_std: torch.Tensor, mixing_model: str, noisiness: float
-) -> tuple[float, float]:
+def calibration(origin: str, mixing_model: str, noisiness: float) -> tuple[float, float]:
     """Factors of the posterior's deviation and of the leaking variance.
 
     Args:
-        extracted: all pixels of the scene have placed the endmembers.
-        corrected: they have done so from spectra that the user gave.
-        endmember_std: (R, K) standard deviation of the endmembers; 0 where they are given as exact.
+        origin: of the endmembers, see `hsunmix.pipelines.chain.Chain`.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         noisiness: share of the noise of the sensor in what is wrong with the pixels, 0 to 1.
     """
-    if extracted:
-        origin = "corrected" if corrected else "extracted"
-    else:
-        origin = "library" if endmember_std.any() else "given"
     factors = (_VARIABLE if mixing_model == "variable" else _CONSTANT)[origin]
     return factors.quiet + (factors.noisy - factors.quiet) * noisiness, factors.leak
 

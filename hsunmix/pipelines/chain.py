@@ -67,7 +67,8 @@ class Chain:
         extracted: all pixels of this cube have placed the start.
         start_error: (R,) how far off the start is expected to be, radians; `None` where nothing but the network tells.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
-        corrected: they have done so from spectra that the user gave.
+        origin: of the endmembers: "given" as exact, "approximate", of a "library", "corrected" by the pixels, that is
+            placed by them from spectra that the user gave, or "extracted"; by default, what the above say.
         alternatives: to the start, among which the facets of the pixels may choose; `None` where they may not.
         polished: (R, K) where the start goes if it consists of archetypes; `None` where it doesn't.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
@@ -107,7 +108,7 @@ class Chain:
     extracted: bool = False
     start_error: torch.Tensor | None = None
     mixing_model: str = "linear"
-    corrected: bool = False
+    origin: str = ""
     alternatives: Alternatives | None = None
     polished: torch.Tensor | None = None
     followed: list[Stage] | None = None
@@ -137,7 +138,12 @@ class Chain:
 
     def __post_init__(self) -> None:
         self.observed = self.cube.pixels
-        self.corrected |= self.extracted and self.start_error is not None
+        if not self.origin:
+            known = self.start_error is not None
+            if self.extracted:
+                self.origin = "corrected" if known else "extracted"
+            else:
+                self.origin = "library" if known else "approximate" if self.movable.any() else "given"
         self.error_share = torch.ones_like(self.coarse_endmembers[:, 0])
         if self.followed is not None:
             self.follow()
@@ -236,7 +242,8 @@ class Chain:
     def _place_by_facets(self, alternatives: Alternatives, start: torch.Tensor) -> None:
         here = self.fitted_endmembers
         share = noise_share(self._residual_at(here), self.cube.noise_std)
-        heavy_tails = self.corrected and len(self.movable) == 2  # with more, typical scenes lost 1 to 3 % by them
+        # with more endmembers, typical scenes lost 1 to 3 % by them
+        heavy_tails = self.origin == "corrected" and len(self.movable) == 2
         alike = self.mixing_model == "variable"
         moved = facet_step(self.evidence, here, alternatives, share, heavy_tails, start, alike)
         move = torch.where(self.movable[:, None], moved - here, 0.0)
@@ -252,7 +259,11 @@ class Chain:
         self.fitted_endmembers = final_endmember_step(*data, self.fitted_endmembers, _PLACED_STD * free, share)
 
     def _residual_at(self, endmembers: torch.Tensor) -> torch.Tensor:
-        """What these endmembers (R, K) leave of the pixels, (N, K); gathers the evidence with them."""
+        """What these endmembers (R, K) leave of the pixels, (N, K); gathers the evidence with them.
+
+        It is as sharp as facets: the steps that follow go to these and to what all pixels have in common, and the
+        errors of scales, which differ from place to place, blur neither.
+        """
         self.endmembers = endmembers
         self._gather(at_facets=True)
         return self.cube.pixels - self.evidence.scaled_abundances @ endmembers
@@ -322,8 +333,7 @@ class Chain:
         abundances = split_brightness(self.scaled_abundances)[0].double()
         posterior = self.posterior_std()
         leaking = abundances.square() @ (self.error_share.double()[:, None] * self._counted_evidence().leakage)
-        known = self.extracted, self.corrected, self.endmember_std
-        scale, leak = calibration(*known, self.mixing_model, self.noisiness)
+        scale, leak = calibration(self.origin, self.mixing_model, self.noisiness)
         variance = (scale * self.posterior_share * posterior).square() + leak * leaking
         return near_bounds(variance.sqrt(), abundances).to(self.cube.pixels.dtype)
 
@@ -439,7 +449,9 @@ def network_share(
 
 
 def noisiness(evidence: Evidence, noise_std: torch.Tensor) -> float:
-    """Share of the noise of the sensor in what is wrong with the pixels, model errors included, as a variance.
+    """Share of the noise of the sensor in what is wrong with the pixels, as a variance.
+
+    The rest are model errors, which count as in `Evidence.noise_std`, and errors of the endmembers beyond these.
 
     Args:
         evidence: of them.
@@ -484,7 +496,7 @@ def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
             scene.brightness_model,
             extracted=scene.extracted,
             mixing_model=scene.mixing_model,
-            corrected=scene.corrected,
+            origin=scene.origin,
             followed=stages,
             predicted_share=share,
             posterior_share=posterior_share,

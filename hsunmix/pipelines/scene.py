@@ -62,7 +62,7 @@ class SceneModel:
         brightness_model: prior on the brightness.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         extracted: all pixels of the scene have placed the endmembers.
-        corrected: they have done so from spectra that the user gave.
+        origin: of the endmembers, see `hsunmix.pipelines.chain.Chain`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         stages: for each of the M chains its start and its state after each denoising step that asks the networks.
         predicted_shares: of each chain, `Chain.predicted_share`.
@@ -79,7 +79,7 @@ class SceneModel:
     brightness_model: BrightnessModel
     mixing_model: str
     extracted: bool
-    corrected: bool
+    origin: str
     number_probabilities: dict[int, float] | None
     stages: list[list[Stage]]
     predicted_shares: list[float]
@@ -111,7 +111,7 @@ class SceneModel:
             brightness_model=chains[0].brightness_model,
             mixing_model=chains[0].mixing_model,
             extracted=chains[0].extracted,
-            corrected=chains[0].corrected,
+            origin=chains[0].origin,
             number_probabilities=number_probabilities,
             stages=[list(chain.stages) for chain in chains],
             predicted_shares=[chain.predicted_share for chain in chains],
@@ -200,7 +200,7 @@ class SceneModel:
             "brightness_model": vars(self.brightness_model),
             "mixing_model": self.mixing_model,
             "extracted": self.extracted,
-            "corrected": self.corrected,
+            "origin": self.origin,
             "number_probabilities": self.number_probabilities,
             "chains": len(self.stages),
             "predicted_shares": self.predicted_shares,
@@ -226,7 +226,7 @@ class SceneModel:
             arrays = {key: archive[key] for key in archive.files}
         about = json.loads(str(arrays.pop("about")))
         tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-        told = {"posterior_shares"} | {f"{field.name}_0" for field in fields(Stage)}
+        told = {"posterior_shares", "origin"} | {f"{field.name}_0" for field in fields(Stage)}
         if missing := told - about.keys() - tensors.keys():
             raise ValueError(f"{path} is of another version of hsunmix: it lacks {', '.join(sorted(missing))}.")
         chains = []
@@ -247,7 +247,7 @@ class SceneModel:
             brightness_model=BrightnessModel(**about["brightness_model"]),
             mixing_model=about["mixing_model"],
             extracted=about["extracted"],
-            corrected=about["corrected"],
+            origin=about["origin"],
             number_probabilities=numbers,
             stages=chains,
             predicted_shares=about["predicted_shares"],

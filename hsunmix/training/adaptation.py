@@ -91,8 +91,7 @@ class SceneExamples(Dataset):
         residual = torch.where(cube.valid[..., None], self.cube - rebuilt, 0)
         share = noise_share(residual[cube.valid], self.noise_std)
         self.misfit = residual * (1 - share) ** 0.5  # what no mixture explains
-        known = scene.extracted, scene.corrected, last.std, scene.mixing_model
-        factor = calibration(*known, last.noisiness)[0]
+        factor = calibration(scene.origin, scene.mixing_model, last.noisiness)[0]
         self.std = away_from_bounds(filled[1], self.abundances) / factor
 
     def __len__(self) -> int:

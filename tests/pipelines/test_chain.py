@@ -7,6 +7,7 @@ import torch
 from hsunmix.physics import gather_evidence, linear_part
 from hsunmix.pipelines import chain as chain_module
 from hsunmix.pipelines.chain import EXTRACTED_SHARE, Chain, noisiness, seen_share
+from hsunmix.simulation import benchmark_scene, parametric_spectra
 
 from .tiny import tiny_pipeline, tiny_scene
 
@@ -41,10 +42,49 @@ def test_networks_see_more_of_the_uncertainty_of_endmembers_the_more_noise_rules
     assert least <= seen_share(*evidence(noise, endmember_error, bend)) <= most
 
 
-def test_noisiness_is_the_share_of_the_noise_in_all_but_the_errors_of_the_endmembers():
+def test_noisiness_is_the_share_of_the_noise_whatever_endmembers_are_expected_to_be_off():
     assert noisiness(*evidence(0.03, 0.01, 0.0)) > 0.7
     assert noisiness(*evidence(0.0003, 0.1, 0.0)) > 0.7
     assert noisiness(*evidence(0.0003, 0.01, 1.0)) < 0.1
+
+
+@pytest.mark.parametrize("mixing_model", ["linear", "variable"])
+def test_endmembers_that_vary_are_placed_by_facets_as_sharp_as_the_reading_without_errors_of_scales(
+    mixing_model, monkeypatch
+):
+    chains, seen = [], []
+    placed, step, own = Chain._place_endmembers, chain_module.facet_step, Chain.abundance_std
+
+    def place(chain):
+        before = chain.evidence, chain.noisiness
+        placed(chain)
+        assert (chain.evidence, chain.noisiness) == before
+
+    def facets(evidence, here, *others):
+        seen.append((evidence, here, others[-1]))
+        return step(evidence, here, *others)
+
+    monkeypatch.setattr(Chain, "_place_endmembers", place)
+    monkeypatch.setattr(chain_module, "facet_step", facets)
+    monkeypatch.setattr(Chain, "abundance_std", lambda chain: chains.append(chain) or own(chain))
+    generator, wavelengths = torch.Generator().manual_seed(0), torch.linspace(400, 2400, 60)
+    spectra = parametric_spectra(400, wavelengths, generator)
+    scene = benchmark_scene(spectra, wavelengths, generator, mixing_model, 30.0, num_endmembers=3)
+    call = {"endmembers": scene.endmembers, "mixing_model": mixing_model, "brightness": "fixed"}
+    tiny_pipeline()(scene.cube, wavelengths, **call, num_inference_steps=1, output_uncertainty=True)
+    (chain,), (evidence, here, alike) = chains, seen[0]
+    assert alike == (mixing_model == "variable")
+
+    def gram(at_facets):
+        light = chain.brightness_model.level, chain.brightness_model.precision
+        known = chain.cube.noise_std, mixing_model, chain.cube.valid, *light
+        part = linear_part(chain.observed, here, *known, at_facets=at_facets)
+        gathered = gather_evidence(part.pixels, here, part.error * chain.cube.noise_std, *light, reading=part.reading)
+        return torch.linalg.inv(gathered.gram)
+
+    sharp, blurred = gram(True), gram(False)
+    torch.testing.assert_close(torch.linalg.inv(evidence.gram), sharp, rtol=1e-3, atol=1e-3 * float(sharp.abs().max()))
+    assert (sharp.trace() < 0.9 * blurred.trace()) == (mixing_model == "variable")
 
 
 @pytest.mark.parametrize("mixing_model", ["linear", "variable"])
@@ -54,8 +94,8 @@ def test_abundances_of_varying_endmembers_are_read_with_the_errors_of_variation_
     chains, blocks = [], []
     gathered, smooth = Chain._gather, chain_module.smooth_error
 
-    def gather(chain):
-        gathered(chain)
+    def gather(chain, **options):
+        gathered(chain, **options)
         chains.append(chain)
 
     monkeypatch.setattr(Chain, "_gather", gather)

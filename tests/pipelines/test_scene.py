@@ -59,6 +59,8 @@ def test_a_part_has_the_endmembers_and_the_noise_of_the_whole(pipe):
     inputs = tiny_inputs(size=(12, 10), blind=True)
     whole = pipe(**inputs)
     part = pipe(inputs["cube"][2:9, 3:8] * 1.0, num_inference_steps=2, scene=whole.scene[0])
+    assert part.scene[0].stages[0][-1].noisiness == whole.scene[0].stages[0][-1].noisiness
+    assert part.scene[0].origin == whole.scene[0].origin == "extracted"
     np.testing.assert_array_equal(part.endmembers, whole.endmembers)
     np.testing.assert_array_equal(part.noise, whole.noise)
     assert part.abundances.shape == (1, 7, 5, 3)
@@ -81,17 +83,18 @@ def test_saved_and_loaded(pipe, tmp_path):
     inputs = tiny_inputs(size=(8, 8), ensemble_size=2, output_uncertainty=True)
     scene = pipe(**inputs).scene[0]
     loaded = SceneModel.load(scene.save(tmp_path / "scene.npz"))
-    outputs = [
+    same, again = (
         pipe(
             inputs["cube"],
             num_inference_steps=2,
             ensemble_size=2,
             scene=one,
             generator=torch.Generator().manual_seed(0),
-        ).abundances
+        )
         for one in (scene, loaded)
-    ]
-    np.testing.assert_array_equal(*outputs)
+    )
+    np.testing.assert_array_equal(same.abundances, again.abundances)
+    np.testing.assert_array_equal(same.abundance_uncertainty, again.abundance_uncertainty)
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_spectra_of_this_very_scene_are_taken_as_they_are(pipe, caplog):
     torch.testing.assert_close(
         unit_rows(torch.from_numpy(out.coarse_endmembers[0])), unit_rows(torch.tensor(given).float())
     )
-    assert out.scene[0].extracted and not out.scene[0].corrected
+    assert out.scene[0].extracted and out.scene[0].origin == "extracted"
 
 
 def test_exact_spectra_stay_beside_approximate_ones(pipe):
@@ -283,7 +283,7 @@ def test_spectra_of_a_library_that_are_not_those_of_the_scene_are_corrected(pipe
     assert "the 3 spectra of the library that explain the scene best are" in caplog.text
     assert "3 spectra of the library that are like one of them count as approximate" in caplog.text
     assert scored(scene, out.endmembers[0], out.abundances[0])["sad"] < np.deg2rad(1.0)
-    assert out.scene[0].extracted and out.scene[0].corrected
+    assert out.scene[0].extracted and out.scene[0].origin == "corrected"
 
 
 def test_a_library_without_the_materials_of_the_scene_does_no_harm(pipe, caplog):
