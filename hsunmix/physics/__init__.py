@@ -24,6 +24,7 @@ from .nonlinear import (
     brightness_of_linear_part,
     choose_mixing_model,
     interaction_evidence,
+    left_open,
     linear_part,
     variation_left,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "gather_evidence",
     "interaction_evidence",
     "leaked_abundances",
+    "left_open",
     "linear_part",
     "mix_bilinear",
     "mix_linear",

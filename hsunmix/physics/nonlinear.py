@@ -40,6 +40,7 @@ _PROBE = 0.1  # noise added to see what is fitted of it, in units of the noise
 _MOST_INTERACTING = 10  # endmembers; for each pair of more, in each pixel, there is an unknown
 _ROUNDS = 4  # from nothing; the second already comes near
 _PIXELS_AT_ONCE = 2048
+_RIDGE = 1e-10  # of their power is added to systems of endmembers, which may depend on each other
 
 
 class LinearPart(NamedTuple):
@@ -118,9 +119,7 @@ def linear_part(
     weights = noise_std
     solve = _interactions if mixing_model == "bilinear" else _curvature
     for turn in range(rounds):
-        total = scaled.sum(1)
-        middle = float(total.median()) if ordinary is None else ordinary
-        relative = (total / max(middle, 1e-6)).clamp_min(1e-3)
+        relative = _relative(scaled, ordinary)
         known = _Known(endmembers, weights, brightness, brightness_precision)
         solved = [
             solve(pixels[rows], scaled[rows].to(pixels.dtype), relative[rows].to(pixels.dtype), known)
@@ -132,6 +131,58 @@ def linear_part(
             excess = (residual.square().mean(0) - noise_std.square()).clamp_min(0).mean()
             weights = (noise_std.square() + BANDS_PER_ERROR * excess).sqrt()
     return LinearPart(pixels - part, scattered=True)
+
+
+def left_open(
+    pixels: torch.Tensor,
+    endmembers: torch.Tensor,
+    noise_std: torch.Tensor,
+    mixing_model: str,
+    scaled_abundances: torch.Tensor,
+    brightness: float = 1.0,
+    brightness_precision: float = 0.0,
+    ordinary: float | None = None,
+) -> torch.Tensor:
+    """How much larger errors of the abundances are than if the nonlinear part of the pixels was known.
+
+    Nonlinear terms look like endmembers in part: an error of their coefficients is one of the abundances, too. With
+    the prior on these coefficients the covariance of both is known.
+
+    Args:
+        pixels: (N, B) spectra, nonlinear part included.
+        endmembers: (R, B) reflectance.
+        noise_std: (B,) of noise and model error.
+        mixing_model: of `MIXING_MODELS`.
+        scaled_abundances: (N, R) `s * a`.
+        brightness: see `linear_part`.
+        brightness_precision: see there.
+        ordinary: see there.
+
+    Returns:
+        (N,) float64, ratio of the variances (traces of the covariances), at least 1; where mixtures are linear, 1.
+    """
+    if mixing_model not in ("bilinear", "postnonlinear"):
+        return torch.ones(len(pixels), dtype=torch.float64, device=pixels.device)
+    known = _Known(endmembers, noise_std, brightness, brightness_precision)
+    relative = _relative(scaled_abundances, ordinary)
+    system_of = _bilinear_system if mixing_model == "bilinear" else _postnonlinear_system
+    count, ratios = len(endmembers), []
+    eye = torch.eye(count, dtype=torch.float64, device=pixels.device)
+    for rows in torch.arange(len(pixels), device=pixels.device).split(_PIXELS_AT_ONCE):
+        system = system_of(pixels[rows], scaled_abundances[rows], relative[rows].to(pixels.dtype), known)[0]
+        own, cross, other = system[:, :count, :count], system[:, :count, count:], system[:, count:, count:]
+        own = own + _RIDGE * own.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * eye
+        left = own - cross @ torch.linalg.solve(other, cross.mT)
+        joint, alone = (torch.linalg.inv(one).diagonal(dim1=1, dim2=2).sum(1) for one in (left, own))
+        ratios.append((joint / alone).clamp_min(1))
+    return torch.cat(ratios)
+
+
+def _relative(scaled_abundances: torch.Tensor, ordinary: float | None) -> torch.Tensor:
+    """Brightness (N,), the ordinary one being 1."""
+    total = scaled_abundances.sum(1)
+    middle = float(total.median()) if ordinary is None else ordinary
+    return (total / max(middle, 1e-6)).clamp_min(1e-3)
 
 
 def choose_mixing_model(
@@ -308,13 +359,13 @@ def _linear_of_some(
     return linear_part(some, endmembers, noise_std, mixing_model, everywhere, light.level, light.precision).pixels
 
 
-def _interactions(
-    pixels: torch.Tensor,
-    scaled: torch.Tensor,
-    relative: torch.Tensor,
-    known: _Known,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled abundances (n, R) and nonlinear part (n, B) of the GBM; pairs count like further endmembers."""
+def _bilinear_system(
+    pixels: torch.Tensor, scaled: torch.Tensor, relative: torch.Tensor, known: _Known
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normal equations (n, R + Q, R + Q) and (n, R + Q), in which pairs count like further endmembers.
+
+    Besides, the products (Q, B) of pairs of endmembers, and the largest coefficient (n, Q) of each.
+    """
     endmembers, noise_std, brightness, precision = known
     count = len(endmembers)
     first, second = torch.triu_indices(count, count, 1, device=pixels.device)
@@ -328,24 +379,29 @@ def _interactions(
     prior = _GAMMA_MEAN * pair_scale
     own = torch.zeros_like(rhs)
     own[:, count:] = prior_precision
-    system = gram + torch.diag_embed(own)  # [n, R + Q, R + Q]
+    system = gram + torch.diag_embed(own)
     rhs[:, count:] += prior_precision * prior
     if precision > 0:
         system[:, :count, :count] += precision
         rhs[:, :count] += precision * brightness
-    present = scaled > 0
-    solution = solve_nonnegative(system, rhs, torch.cat([present, present[:, first] & present[:, second]], 1))
+    return system, rhs, products, pair_scale
+
+
+def _interactions(
+    pixels: torch.Tensor, scaled: torch.Tensor, relative: torch.Tensor, known: _Known
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled abundances (n, R) and nonlinear part (n, B) of the GBM."""
+    system, rhs, products, pair_scale = _bilinear_system(pixels, scaled, relative, known)
+    count = scaled.shape[1]
+    solution = solve_nonnegative(system, rhs, torch.cat([scaled > 0, pair_scale > 0], 1))
     interactions = torch.minimum(solution[:, count:], pair_scale)
     return solution[:, :count], interactions.to(pixels.dtype) @ products
 
 
-def _curvature(
-    pixels: torch.Tensor,
-    scaled: torch.Tensor,
-    relative: torch.Tensor,
-    known: _Known,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled abundances (n, R) and nonlinear part (n, B) of the PPNM; the last unknown is coefficient + bound."""
+def _postnonlinear_system(
+    pixels: torch.Tensor, scaled: torch.Tensor, relative: torch.Tensor, known: _Known
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normal equations (n, R + 1, R + 1), (n, R + 1), and the term (n, B); the last unknown is coefficient + bound."""
     endmembers, noise_std, brightness, precision = known
     term = (scaled @ endmembers).square() / relative[:, None]  # [n, B]
     shifted = pixels + _MOST_CURVATURE * term
@@ -359,6 +415,15 @@ def _curvature(
     system[:, :count, count] = system[:, count, :count] = (weighted @ endmembers.T).double()
     system[:, count, count] = (weighted * term).sum(1).double() + prior_precision
     last = (weighted * shifted).sum(1).double() + prior_precision * _MOST_CURVATURE
-    solution = solve_nonnegative(system, torch.cat([rhs, last[:, None]], 1))
+    return system, torch.cat([rhs, last[:, None]], 1), term
+
+
+def _curvature(
+    pixels: torch.Tensor, scaled: torch.Tensor, relative: torch.Tensor, known: _Known
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled abundances (n, R) and nonlinear part (n, B) of the PPNM."""
+    system, rhs, term = _postnonlinear_system(pixels, scaled, relative, known)
+    count = scaled.shape[1]
+    solution = solve_nonnegative(system, rhs)
     curvature = solution[:, count].clamp_max(2 * _MOST_CURVATURE) - _MOST_CURVATURE
     return solution[:, :count], curvature.to(pixels.dtype)[:, None] * term

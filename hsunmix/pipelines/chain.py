@@ -22,6 +22,7 @@ from ..physics import (
     fit_leak,
     gather_evidence,
     leaked_abundances,
+    left_open,
     linear_part,
     noise_share,
     relative_turn,
@@ -324,9 +325,23 @@ class Chain:
         """(N, R) standard deviation of the abundances, float64, by what data and networks expect of themselves."""
         evidence = self._counted_evidence()
         confidence = (evidence.confidence if self.confidence is None else self.confidence)[:, None]
+        confidence = confidence / self._left_open()[:, None]
         trust = None if self.precision is None else self.precision / confidence
         brightness = split_brightness(self.scaled_abundances)[1].clamp_min(1e-3)[:, None]
         return abundance_std(evidence.gram, trust) * confidence.rsqrt() / brightness
+
+    def _left_open(self) -> torch.Tensor:
+        """(N,) see `hsunmix.physics.left_open`."""
+        return left_open(
+            self.observed,
+            self.endmembers,
+            self.evidence.noise_std,
+            self.mixing_model,
+            self.scaled_abundances,
+            self.brightness_model.level,
+            self.brightness_model.precision,
+            self.stages[-1].brightness,
+        )
 
     def abundance_std(self) -> torch.Tensor:
         """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""

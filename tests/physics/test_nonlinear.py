@@ -10,6 +10,7 @@ from hsunmix.physics import (
     choose_mixing_model,
     fcls,
     interaction_evidence,
+    left_open,
     linear_part,
     mix_bilinear,
     mix_linear,
@@ -83,6 +84,32 @@ def test_going_on_from_an_estimate_repeats_nothing():
     pixels, linear, endmembers, abundances = scene("bilinear")
     found = solve(pixels, endmembers, "bilinear", scaled_abundances=abundances, ordinary=1.0)
     assert (found - linear).square().mean() < 0.02 * (pixels - linear).square().mean()
+
+
+@pytest.mark.parametrize("mixing", ["bilinear", "postnonlinear"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_how_large_errors_are_since_the_nonlinear_part_is_not_known_exactly(mixing, seed):
+    pixels, linear, endmembers, abundances = scene(mixing, num_pixels=2000, seed=seed)
+    noise_std = torch.full((60,), NOISE)
+    variance = NOISE**2 * torch.linalg.inv(endmembers.double() @ endmembers.double().T).trace()
+
+    def errors(spectra):
+        found = torch.linalg.lstsq(endmembers.double().T, spectra.double().T).solution.T
+        return (found - abundances).square().sum(1).mean()
+
+    ratio = left_open(pixels, endmembers, noise_std, mixing, abundances, ordinary=1.0)
+    assert 0.8 < errors(noisy(linear)) / variance < 1.2
+    assert 0.4 < errors(solve(pixels, endmembers, mixing)) / (ratio.mean() * variance) < 1.6
+    assert ratio.mean() > 1.3
+
+
+def test_nothing_is_left_open_where_nothing_is_nonlinear():
+    pixels, _, endmembers, abundances = scene("bilinear")
+    known = pixels, endmembers, torch.full((60,), NOISE)
+    pure = torch.eye(4).repeat(150, 1)
+    for mixing, scaled in (("linear", abundances), ("variable", abundances), ("bilinear", pure)):
+        ratio = left_open(*known, mixing, scaled)
+        torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=1e-3, atol=0)
 
 
 def test_linear_pixels_are_left_alone():
