@@ -282,6 +282,11 @@ def scene_group(name: str) -> str:
     return re.sub(r" \d+$", "", name)
 
 
+def scene_kind(group: str) -> str:
+    """That name without number and purity of the endmembers of simulated scenes."""
+    return re.sub(r" R=\d+ purity [\d.]+$", "", group)
+
+
 def median(scores: Sequence[Score], name: str) -> float:
     """Median of one attribute over runs."""
     return float(np.median([getattr(score, name) for score in scores]))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .benchmark import Cell, Score, cells, median
+from .benchmark import Cell, Score, cells, median, scene_kind
 from .comparison import OURS, Row
 
 # radians: with a smaller angle spectra were right from the start, and there is nothing to compare
@@ -31,7 +30,7 @@ def as_markdown(scores: Sequence[Score], rows: Sequence[Row] = ()) -> str:
             others[key] = min(row.rmse, others.get(key, np.inf))
     kinds: dict[tuple[str, str], dict[Cell, list[Score]]] = {}
     for key, cell in cells(scores).items():
-        kinds.setdefault((_kind(key[0]), key[1]), {})[key] = cell
+        kinds.setdefault((scene_kind(key[0]), key[1]), {})[key] = cell
 
     def refined(cell: list[Score]) -> float:
         return median(cell, "refined_rmse")
@@ -71,8 +70,3 @@ def _ratios(
 def _angles(cell: list[Score]) -> tuple[float, float]:
     coarse = median(cell, "coarse_sad")
     return median(cell, "refined_sad"), coarse if coarse > _EXACT else np.nan
-
-
-def _kind(scene: str) -> str:
-    """The name of a scene without number and purity of simulated ones."""
-    return re.sub(r" R=\d+ purity [\d.]+$", "", scene)
