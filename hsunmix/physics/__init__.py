@@ -1,6 +1,13 @@
 """Mixing physics: forward models, simplex, noise, and the closed-form data consistency steps (torch only)."""
 
-from .brightness import BRIGHTNESS_THRESHOLD, BrightnessModel, brightness_fit, brightness_level, brightness_model
+from .brightness import (
+    BRIGHTNESS_THRESHOLD,
+    BrightnessModel,
+    brightness_fit,
+    brightness_level,
+    brightness_model,
+    in_natural_scale,
+)
 from .consistency import (
     abundance_std,
     abundance_step,
@@ -55,6 +62,7 @@ __all__ = [
     "final_endmember_step",
     "fit_leak",
     "gather_evidence",
+    "in_natural_scale",
     "interaction_evidence",
     "leaked_abundances",
     "left_open",

@@ -18,6 +18,7 @@ from .brightness import (
     brightness_fit,
     brightness_level,
     brightness_model,
+    in_natural_scale,
 )
 from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
 from .evidence import BANDS_PER_ERROR, Reading
@@ -218,10 +219,13 @@ def choose_mixing_model(
 
 
 def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Tensor, valid: torch.Tensor) -> bool:
-    if brightness_fit(pixels, endmembers, noise_std)[1] <= BRIGHTNESS_THRESHOLD:
+    weights, variation = brightness_fit(pixels, endmembers, noise_std)
+    if variation <= BRIGHTNESS_THRESHOLD:
         return False
-    constant = constant_part(pixels, endmembers, noise_std, valid)
-    left = brightness_level(constant.pixels, endmembers, noise_std)[2]
+    # in the scale that they have on average in this scene, which is not the nominal one of those that are given
+    average = in_natural_scale(endmembers, weights)
+    constant = constant_part(pixels, average, noise_std, valid)
+    left = brightness_level(constant.pixels, average, noise_std)[2]
     return constant.change > _CHANGE and left < _STEADY
 
 

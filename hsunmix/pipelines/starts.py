@@ -22,6 +22,7 @@ from ..physics import (
     brightness_fit,
     brightness_of_linear_part,
     choose_mixing_model,
+    in_natural_scale,
     linear_part,
     nnls,
     spectral_angle,
@@ -456,9 +457,7 @@ def _natural_scale(cube: PreparedCube, endmembers: torch.Tensor, given: torch.Te
     """
     if given is not None:
         return endmembers
-    factors = brightness_fit(cube.pixels, endmembers, cube.noise_std)[0]
-    factors = factors.clamp_min(0.05 * float(factors.max()))
-    return endmembers / factors[:, None].to(endmembers.dtype)
+    return in_natural_scale(endmembers, brightness_fit(cube.pixels, endmembers, cube.noise_std)[0])
 
 
 def _warn_of_twins(given: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ from hsunmix.physics import (
     gather_evidence,
     linear_part,
     nnls,
+    nonlinear,
     split_brightness,
     variability,
     variation_left,
@@ -296,6 +297,16 @@ def test_a_handful_of_pixels(count):
 def test_endmembers_that_vary_are_noticed(snr_db, seed):
     pixels, endmembers, _, noise = scene("variable", snr_db, seed)
     assert choose_mixing_model(pixels, endmembers, noise, ALL) == "variable"
+
+
+def test_whether_endmembers_vary_is_told_in_the_scale_that_they_have_in_the_scene(monkeypatch):
+    """Nominal spectra, as those that are given, may be brighter or darker than all that the scene shows of them."""
+    seen, constant_part = [], nonlinear.constant_part
+    monkeypatch.setattr(nonlinear, "constant_part", lambda *a: seen.append(a[1]) or constant_part(*a))
+    pixels, endmembers, _, noise = scene("variable")
+    for own_scale in ([[1.0], [1.0], [1.0], [1.0]], [[0.6], [1.6], [1.3], [0.7]]):
+        assert choose_mixing_model(pixels, endmembers * torch.tensor(own_scale), noise, ALL) == "variable"
+    torch.testing.assert_close(*seen, rtol=1e-2, atol=0)
 
 
 def lights():
