@@ -222,11 +222,12 @@ def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Ten
     weights, variation = brightness_fit(pixels, endmembers, noise_std)
     if variation <= BRIGHTNESS_THRESHOLD:
         return False
-    # in the scale that they have on average in this scene, which is not the nominal one of those that are given
-    average = in_natural_scale(endmembers, weights)
-    constant = constant_part(pixels, average, noise_std, valid)
-    left = brightness_level(constant.pixels, average, noise_std)[2]
-    return constant.change > _CHANGE and left < _STEADY
+    # as they are, or in the scale that they have on average in this scene, which nominal ones don't
+    for spectra in (endmembers, in_natural_scale(endmembers, weights)):
+        constant = constant_part(pixels, spectra, noise_std, valid)
+        if constant.change > _CHANGE and brightness_level(constant.pixels, spectra, noise_std)[2] < _STEADY:
+            return True
+    return False
 
 
 def variation_left(

@@ -299,14 +299,20 @@ def test_endmembers_that_vary_are_noticed(snr_db, seed):
     assert choose_mixing_model(pixels, endmembers, noise, ALL) == "variable"
 
 
-def test_whether_endmembers_vary_is_told_in_the_scale_that_they_have_in_the_scene(monkeypatch):
+def test_whether_endmembers_vary_is_told_in_the_scale_that_they_have_in_the_scene_too(monkeypatch):
     """Nominal spectra, as those that are given, may be brighter or darker than all that the scene shows of them."""
-    seen, constant_part = [], nonlinear.constant_part
-    monkeypatch.setattr(nonlinear, "constant_part", lambda *a: seen.append(a[1]) or constant_part(*a))
+    seen, constant_part, level = [], nonlinear.constant_part, nonlinear.brightness_level
     pixels, endmembers, _, noise = scene("variable")
+    monkeypatch.setattr(nonlinear, "constant_part", lambda *a: seen.append(a[1]) or constant_part(*a))
+    known = [choose_mixing_model(pixels, endmembers, noise, ALL), len(seen)]
+    assert known == ["variable", 1]
+    hidden = [float("inf")] * 3
+    monkeypatch.setattr(nonlinear, "brightness_level", lambda *a: hidden if len(seen) % 2 else level(*a))
+    seen.clear()
     for own_scale in ([[1.0], [1.0], [1.0], [1.0]], [[0.6], [1.6], [1.3], [0.7]]):
         assert choose_mixing_model(pixels, endmembers * torch.tensor(own_scale), noise, ALL) == "variable"
-    torch.testing.assert_close(*seen, rtol=1e-2, atol=0)
+    torch.testing.assert_close(seen[1], seen[3], rtol=1e-2, atol=0)
+    assert len(seen) == 4 and not torch.allclose(seen[2], seen[3], rtol=0.1)
 
 
 def lights():
