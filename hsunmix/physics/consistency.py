@@ -249,9 +249,9 @@ def abundance_step(
 
 
 def regularise(gram: torch.Tensor) -> torch.Tensor:
-    """A Gram matrix (R, R) that can be inverted even where endmembers are collinear: 1e-10 of its scale is added."""
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return gram + 1e-10 * gram.diagonal().mean() * eye
+    """Gram matrices (..., R, R) that can be inverted even for collinear endmembers: 1e-10 of their scale is added."""
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return gram + 1e-10 * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * eye
 
 
 def abundance_std(gram: torch.Tensor, precision: torch.Tensor | None = None) -> torch.Tensor:

@@ -20,7 +20,7 @@ from .brightness import (
     brightness_model,
     in_natural_scale,
 )
-from .consistency import anchor_brightness, nnls, normal_equations, solve_nonnegative
+from .consistency import anchor_brightness, nnls, normal_equations, regularise, solve_nonnegative
 from .evidence import BANDS_PER_ERROR, Reading
 from .variability import constant_part
 
@@ -31,6 +31,7 @@ _GAMMA_MEAN, _GAMMA_STD = 0.5, 12**-0.5  # of interactions that are uniform in [
 _CURVATURE_STD, _MOST_CURVATURE = 0.2, 0.5
 # Endmembers vary where that leaves less variation of the brightness, and their changes of shape are larger, than this.
 _STEADY, _CHANGE = 0.06, 0.02
+_SAME_SCALE = 1e-4  # relative
 # Where scattering hides how constant the brightness is: what counts as constant, and what it then may vary by.
 _NEARLY_EVEN, _EVEN = 0.04, 0.01
 # Two materials have scattered light where evidence of it is so many standard deviations, and hardly anything but noise
@@ -41,7 +42,6 @@ _PROBE = 0.1  # noise added to see what is fitted of it, in units of the noise
 _MOST_INTERACTING = 10  # endmembers; for each pair of more, in each pixel, there is an unknown
 _ROUNDS = 4  # from nothing; the second already comes near
 _PIXELS_AT_ONCE = 2048
-_RIDGE = 1e-10  # of their power is added to systems of endmembers, which may depend on each other
 
 
 class LinearPart(NamedTuple):
@@ -168,11 +168,10 @@ def left_open(
     relative = _relative(scaled_abundances, ordinary)
     system_of = _bilinear_system if mixing_model == "bilinear" else _postnonlinear_system
     count, ratios = len(endmembers), []
-    eye = torch.eye(count, dtype=torch.float64, device=pixels.device)
     for rows in torch.arange(len(pixels), device=pixels.device).split(_PIXELS_AT_ONCE):
         system = system_of(pixels[rows], scaled_abundances[rows], relative[rows].to(pixels.dtype), known)[0]
-        own, cross, other = system[:, :count, :count], system[:, :count, count:], system[:, count:, count:]
-        own = own + _RIDGE * own.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * eye
+        own = regularise(system[:, :count, :count])
+        cross, other = system[:, :count, count:], system[:, count:, count:]
         left = own - cross @ torch.linalg.solve(other, cross.mT)
         joint, alone = (torch.linalg.inv(one).diagonal(dim1=1, dim2=2).sum(1) for one in (left, own))
         ratios.append((joint / alone).clamp_min(1))
@@ -223,7 +222,9 @@ def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Ten
     if variation <= BRIGHTNESS_THRESHOLD:
         return False
     # as they are, or in the scale that they have on average in this scene, which nominal ones don't
-    for spectra in (endmembers, in_natural_scale(endmembers, weights)):
+    average = in_natural_scale(endmembers, weights)
+    known = torch.allclose(average, endmembers, rtol=_SAME_SCALE, atol=0)
+    for spectra in (endmembers,) if known else (endmembers, average):
         constant = constant_part(pixels, spectra, noise_std, valid)
         if constant.change > _CHANGE and brightness_level(constant.pixels, spectra, noise_std)[2] < _STEADY:
             return True

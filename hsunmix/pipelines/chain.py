@@ -90,7 +90,6 @@ class Chain:
             have it as far as endmembers explain what these have in common; archetypes first go where `polished` says.
         facet_move: (R, K) what of that is due to facets, or to more alternations of archetypes.
         residual_noise: share of the noise in what the start leaves of the pixels.
-        noisiness: share of the noise of the sensor in what is wrong with the pixels, see `noisiness`.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step that asked show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
@@ -126,7 +125,6 @@ class Chain:
     fitted_endmembers: torch.Tensor = field(init=False)
     facet_move: torch.Tensor = field(init=False)
     residual_noise: float = field(init=False)
-    noisiness: float = field(init=False)
     leak: torch.Tensor = field(init=False)
     statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
@@ -209,11 +207,10 @@ class Chain:
         self.leak = stage.leak.to(self.coarse_endmembers.device)
         self.error_share = stage.error_share.to(self.coarse_endmembers)
         self.seen_share = stage.seen_share
-        self.noisiness = stage.noisiness
         self._gather()
 
     def _place_endmembers(self) -> None:
-        before = self.cube, self.evidence, self.seen_share, self.noisiness  # of the start, which the networks see
+        before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
         start = self.coarse_endmembers
         if self.polished is not None:
             free = self.brightness_model.mode == "free"
@@ -238,7 +235,7 @@ class Chain:
             if others is not None and relative_turn(came_from, turned, others) < _LEAST_TURN:
                 break
         self.endmembers = self.coarse_endmembers
-        self.cube, self.evidence, self.seen_share, self.noisiness = before
+        self.cube, self.evidence, self.seen_share = before
 
     def _place_by_facets(self, alternatives: Alternatives, start: torch.Tensor) -> None:
         here = self.fitted_endmembers
@@ -273,7 +270,8 @@ class Chain:
         brightness = float(self.evidence.brightness.median())
         self.leak = torch.zeros_like(self.evidence.gram)
         told = self.endmembers, self.endmember_std, self.seen_share, brightness
-        self.stages.append(Stage(*told, self.leak, self.error_share, self.noisiness))
+        noisy = noisiness(self.evidence, self.cube.noise_std)
+        self.stages.append(Stage(*told, self.leak, self.error_share, noisy))
 
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
@@ -348,7 +346,7 @@ class Chain:
         abundances = split_brightness(self.scaled_abundances)[0].double()
         posterior = self.posterior_std()
         leaking = abundances.square() @ (self.error_share.double()[:, None] * self._counted_evidence().leakage)
-        scale, leak = calibration(self.origin, self.mixing_model, self.noisiness)
+        scale, leak = calibration(self.origin, self.mixing_model, self.stages[-1].noisiness)
         variance = (scale * self.posterior_share * posterior).square() + leak * leaking
         return near_bounds(variance.sqrt(), abundances).to(self.cube.pixels.dtype)
 
@@ -378,8 +376,6 @@ class Chain:
             endmember_std=self.endmember_std,
             reading=part.reading,
         )
-        if self.followed is None:
-            self.noisiness = noisiness(self.evidence, self.cube.noise_std)
         if self.extracted:
             if self.followed is None:
                 self.seen_share = seen_share(self.evidence, self.cube.noise_std)

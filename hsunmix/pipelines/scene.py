@@ -36,7 +36,7 @@ class Stage:
         brightness: median over the pixels: what counts as ordinary illumination.
         leak: (R, R) from `hsunmix.physics.fit_leak`.
         error_share: (R,), see `hsunmix.pipelines.chain.Chain`.
-        noisiness: see there as well.
+        noisiness: from `hsunmix.pipelines.chain.noisiness`.
     """
 
     endmembers: torch.Tensor

@@ -25,7 +25,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..physics import abundance_std, split_brightness
-from .chain import Chain, scene_chains
+from .chain import Chain, noisiness, scene_chains
 from .scene import SceneModel
 
 _ADDED = 0.1  # noise that is added, in units of that of the cube; with more, the networks no longer are linear in it
@@ -78,10 +78,9 @@ def weigh(chain: Chain, twin: Chain) -> tuple[float, float]:
     step_moved = (twin.predicted - refined_twin - step) / _ADDED
 
     size = mean(step.square(), None).clamp_min(1e-12)
-    noise, effective = (x.double().square().mean() for x in (chain.cube.noise_std, evidence.noise_std))
-    if chain.mixing_model == "variable":  # what it leaves counts as noise, and only makes the gain look smaller
-        effective = noise
-    bias = mean(std.square(), None) * (effective / noise - 1).clamp_min(0)
+    # where endmembers vary, what that leaves counts as noise, and only makes the gain look smaller
+    noisy = 1.0 if chain.mixing_model == "variable" else noisiness(evidence, chain.cube.noise_std)
+    bias = mean(std.square(), None) * (1 / noisy - 1)
     gain = mean((unbiased - refined) * step - step_moved * moved, None)
     share = float(((gain - _CORRELATION * (bias * size).sqrt()) / size).clamp(0, 1))
     if chain.mixing_model != "linear":  # least squares are off by more than noise, which the twin changes as well

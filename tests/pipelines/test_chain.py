@@ -56,9 +56,9 @@ def test_endmembers_that_vary_are_placed_by_facets_as_sharp_as_the_reading_witho
     placed, step, own = Chain._place_endmembers, chain_module.facet_step, Chain.abundance_std
 
     def place(chain):
-        before = chain.evidence, chain.noisiness
+        before = chain.evidence, chain.seen_share
         placed(chain)
-        assert (chain.evidence, chain.noisiness) == before
+        assert (chain.evidence, chain.seen_share) == before
 
     def facets(evidence, here, *others):
         seen.append((evidence, here, others[-1]))
@@ -74,6 +74,7 @@ def test_endmembers_that_vary_are_placed_by_facets_as_sharp_as_the_reading_witho
     tiny_pipeline()(scene.cube, wavelengths, **call, num_inference_steps=1, output_uncertainty=True)
     (chain,), (evidence, here, alike) = chains, seen[0]
     assert alike == (mixing_model == "variable")
+    assert chain.stages[-1].noisiness == noisiness(chain.evidence, chain.cube.noise_std)
 
     def gram(at_facets):
         light = chain.brightness_model.level, chain.brightness_model.precision
