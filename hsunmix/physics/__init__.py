@@ -22,7 +22,7 @@ from .consistency import (
     solve_on_support,
 )
 from .evidence import EVIDENCE_CHANNELS, Evidence, gather_evidence, scatter
-from .facets import Alternatives, facet_step, relative_turn
+from .facets import Alternatives, facet_step, fraction_variance, relative_turn
 from .mixing import mix_bilinear, mix_linear, mix_postnonlinear, spectral_angle, unit_rows
 from .noise import estimate_noise, explained_share, noise_share
 from .nonlinear import (
@@ -61,6 +61,7 @@ __all__ = [
     "fcls",
     "final_endmember_step",
     "fit_leak",
+    "fraction_variance",
     "gather_evidence",
     "in_natural_scale",
     "interaction_evidence",

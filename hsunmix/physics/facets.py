@@ -166,20 +166,39 @@ def _fraction_precision(
     rank = len(endmembers)
     eye = torch.eye(rank, dtype=endmembers.dtype, device=endmembers.device)
     gram = regularise(endmembers @ endmembers.T)
-    spectra, weights = (one.to(endmembers) for one in alternatives)
-    spectra = unit_rows(spectra)
     angle, square = (one.to(endmembers) for one in _angles_apart(alternatives))
     shrunk = angle / square.sqrt().clamp_min(1e-6)  # far ones count less, such as spectra given
     shrunk = shrunk.square() if heavy_tails else shrunk
     variance = shrunk * square * endmembers.square().sum(1)
-    fractions = torch.linalg.solve(gram, endmembers @ spectra.flatten(0, 1).T).T.unflatten(0, weights.shape)
-    least_sum = (0.1 * fractions.abs().sum(2, keepdim=True)).clamp_min(1e-12)
-    fractions = fractions / fractions.sum(2, keepdim=True).clamp_min(least_sum)
-    off = (fractions - (weights[..., None] * fractions).sum(0)).clamp(-1, 1)  # [P, R, R]
-    along = torch.einsum("r,pr,pri,prj->rij", shrunk, weights, off, off)
+    off = _fractions_apart(endmembers, alternatives)
+    along = torch.einsum("r,pr,pri,prj->rij", shrunk, alternatives.weights.to(endmembers), off, off)
     turned = torch.linalg.inv(gram + _ALIKE * gram.diagonal().mean() * eye)
     wide = _ALONG * along + _ANY * variance[:, None, None] * turned
     return torch.linalg.inv(wide + (_LEAST / (rank - 1)) ** 2 * eye) + eye / (_MOST**2 * (rank - 1))
+
+
+def _fractions_apart(endmembers: torch.Tensor, alternatives: Alternatives) -> torch.Tensor:
+    """Fractions of the endmembers (R, B) in each alternative less those in the mean of these, [P, R, R]."""
+    spectra, weights = (one.to(endmembers) for one in alternatives)
+    gram = regularise(endmembers @ endmembers.T)
+    fractions = torch.linalg.solve(gram, endmembers @ unit_rows(spectra).flatten(0, 1).T).T.unflatten(0, weights.shape)
+    least_sum = (0.1 * fractions.abs().sum(2, keepdim=True)).clamp_min(1e-12)
+    fractions = fractions / fractions.sum(2, keepdim=True).clamp_min(least_sum)
+    return (fractions - (weights[..., None] * fractions).sum(0)).clamp(-1, 1)
+
+
+def fraction_variance(endmembers: torch.Tensor, alternatives: Alternatives) -> torch.Tensor:
+    """How alternatives differ in what they hold of others.
+
+    Args:
+        endmembers: (R, B) spectra.
+        alternatives: to them.
+
+    Returns:
+        (R, R) float64, variance of the fraction of endmember k (column) in what may be endmember r (row).
+    """
+    weights = alternatives.weights.double()
+    return torch.einsum("pr,prk->rk", weights, _fractions_apart(endmembers.double(), alternatives).square())
 
 
 def _coordinates(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:

@@ -45,6 +45,9 @@ _VARIABLE = {
     "corrected": Factors(1.55, 0.9, 2.1),
     "extracted": Factors(1.55, 0.9, 2.1),
 }
+# Of the variance among alternatives, what facets leave open for each unit of the deviation that blurs them: errors of
+# fitted endmembers go with both (40 to 10 dB).
+_LEFT_BY_FACETS = {"corrected": 8.0, "extracted": 13.0}
 _AT_BOUND = 0.6  # of the standard deviation is left at 0 and 1; from one standard deviation away on all of it
 TO_BOUND = 1.5
 """Half-widths of an interval: 0 or 1 lies within it when it is nearer than that."""
@@ -60,6 +63,19 @@ def calibration(origin: str, mixing_model: str, noisiness: float) -> tuple[float
     """
     factors = (_VARIABLE if mixing_model == "variable" else _CONSTANT)[origin]
     return factors.quiet + (factors.noisy - factors.quiet) * noisiness, factors.leak
+
+
+def left_by_facets(origin: str, error: float) -> float:
+    """Share of the variance among alternatives to the endmembers that facets leave open, at most 1.
+
+    Without noise they would say where endmembers are; where the errors of the abundances blur them, nothing does but
+    what the alternatives agree on.
+
+    Args:
+        origin: of the endmembers, "corrected" or "extracted".
+        error: root mean square of the posterior's standard deviation of the abundances.
+    """
+    return min(1.0, _LEFT_BY_FACETS[origin] * error)
 
 
 def near_bounds(std: torch.Tensor, abundances: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from ..physics import (
     facet_step,
     final_endmember_step,
     fit_leak,
+    fraction_variance,
     gather_evidence,
     leaked_abundances,
     left_open,
@@ -31,7 +32,7 @@ from ..physics import (
     smooth_error,
     split_brightness,
 )
-from .calibration import calibration, near_bounds
+from .calibration import calibration, left_by_facets, near_bounds
 from .processor import PreparedCube
 from .scene import SceneModel, Stage
 
@@ -271,7 +272,7 @@ class Chain:
         self.leak = torch.zeros_like(self.evidence.gram)
         told = self.endmembers, self.endmember_std, self.seen_share, brightness
         noisy = noisiness(self.evidence, self.cube.noise_std)
-        self.stages.append(Stage(*told, self.leak, self.error_share, noisy))
+        self.stages.append(Stage(*told, self.leak, self.error_share, noisy, torch.zeros_like(self.leak)))
 
     def move_endmembers(self, clean: torch.Tensor, std: torch.Tensor, trust: float) -> None:
         """E-step: from the predicted spectra (R, K) onto the data, as far as `trust` times the error allows."""
@@ -341,13 +342,25 @@ class Chain:
             self.stages[-1].brightness,
         )
 
+    def count_alternatives(self) -> None:
+        """Count as errors of the endmembers what of the way from one alternative to another facets leave open.
+
+        Where endmembers vary, the posterior holds enough of them.
+        """
+        if self.alternatives is None or self.mixing_model == "variable":
+            return
+        error = self.posterior_share * float(self.posterior_std().square().mean().sqrt())
+        misplaced = left_by_facets(self.origin, error) * fraction_variance(self.endmembers, self.alternatives)
+        self.stages[-1] = replace(self.stages[-1], misplaced=misplaced)
+
     def abundance_std(self) -> torch.Tensor:
         """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
-        abundances = split_brightness(self.scaled_abundances)[0].double()
-        posterior = self.posterior_std()
-        leaking = abundances.square() @ (self.error_share.double()[:, None] * self._counted_evidence().leakage)
-        scale, leak = calibration(self.origin, self.mixing_model, self.stages[-1].noisiness)
-        variance = (scale * self.posterior_share * posterior).square() + leak * leaking
+        abundances, stage = split_brightness(self.scaled_abundances)[0].double(), self.stages[-1]
+        scale, leak = calibration(self.origin, self.mixing_model, stage.noisiness)
+        leaking = stage.misplaced.to(abundances)
+        if not leaking.any():
+            leaking = leak * self.error_share.double()[:, None] * self._counted_evidence().leakage
+        variance = (scale * self.posterior_share * self.posterior_std()).square() + abundances.square() @ leaking
         return near_bounds(variance.sqrt(), abundances).to(self.cube.pixels.dtype)
 
     def residual(self) -> torch.Tensor:

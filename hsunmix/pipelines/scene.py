@@ -37,6 +37,7 @@ class Stage:
         leak: (R, R) from `hsunmix.physics.fit_leak`.
         error_share: (R,), see `hsunmix.pipelines.chain.Chain`.
         noisiness: from `hsunmix.pipelines.chain.noisiness`.
+        misplaced: (R, R) from `hsunmix.pipelines.chain.Chain.count_alternatives`; 0 where there are none.
     """
 
     endmembers: torch.Tensor
@@ -46,6 +47,7 @@ class Stage:
     leak: torch.Tensor
     error_share: torch.Tensor
     noisiness: float
+    misplaced: torch.Tensor
 
 
 @dataclass(frozen=True)

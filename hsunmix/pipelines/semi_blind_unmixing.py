@@ -503,6 +503,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             latents, endmember_latents = self._denoise(step, twins, batches, latents, endmember_latents)
         for chain, twin in zip(chains, twins, strict=True):
             chain.predicted_share, chain.posterior_share = weigh(chain, twin)
+            chain.count_alternatives()
 
     def _encode(self, batch: list[int], chains: list[Chain]) -> None:
         """Coarse abundances of a batch of chains by the encoder."""

@@ -7,6 +7,7 @@ from hsunmix.physics import (
     Alternatives,
     facet_step,
     facets,
+    fraction_variance,
     gather_evidence,
     relative_turn,
     spectral_angle,
@@ -161,6 +162,19 @@ def test_turns_are_measured_by_the_alternatives():
     assert relative_turn(2 * start, turned.float(), others) == pytest.approx(expected, rel=1e-4)
     assert relative_turn(start, at(0, 0, 0.0005, 0), others) == pytest.approx(0.5 / 3**0.5, rel=1e-3)  # least spread
     assert relative_turn(start, turned, Alternatives(spectra, torch.zeros(2, 4))) == 0
+
+
+def test_variance_of_fractions_is_that_of_the_alternatives_by_their_weights():
+    _, start, _ = scene()
+    mixing = torch.eye(4).repeat(3, 1, 1)
+    mixing[0, 1] = torch.tensor([0.1, 0.9, 0, 0])
+    mixing[1, 1] = torch.tensor([0, 0.8, 0, 0.2])
+    weights = torch.tensor([[0.25, 0.25, 0, 0.25], [0.25, 0.25, 0, 0.25], [0.5, 0.5, 0, 0.5]])
+    lengths = torch.linspace(0.5, 2, 12).reshape(3, 4, 1)  # which say nothing
+    variance = fraction_variance(start, Alternatives(lengths * (mixing @ start), weights))
+    expected = torch.zeros(4, 4, dtype=torch.float64)
+    expected[1] = torch.tensor([0.1**2 * 3 / 16, (0.01 + 0.04) / 4 - 0.075**2, 0, 0.2**2 * 3 / 16])
+    torch.testing.assert_close(variance, expected, atol=1e-5, rtol=1e-3)
 
 
 def test_dark_and_stray_pixels_say_little():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hsunmix import SemiBlindUnmixingOutput
-from hsunmix.physics import MIXING_MODELS, abundance_std, split_brightness
-from hsunmix.pipelines.calibration import away_from_bounds, calibration, near_bounds
+from hsunmix.physics import MIXING_MODELS, abundance_std, fraction_variance, split_brightness
+from hsunmix.pipelines.calibration import away_from_bounds, calibration, left_by_facets, near_bounds
 from hsunmix.pipelines.chain import Chain
 
 from .tiny import tiny_pipeline, tiny_scene
@@ -76,6 +76,52 @@ def test_uncertainty_is_the_posterior_times_the_factors_and_smaller_near_the_bou
     factor = calibration("given", mixing_model, chain.stages[-1].noisiness)[0]  # exact endmembers leak nothing
     expected = near_bounds(factor * chain.posterior_share * std / brightness[:, None], abundances)
     np.testing.assert_allclose(uncertainty.reshape(expected.shape), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("origin", ["extracted", "corrected"])
+def test_facets_leave_the_more_open_the_more_noise_blurs_them_and_no_more_than_alternatives_do(origin):
+    shares = [left_by_facets(origin, error) for error in (0.0, 0.003, 0.03, 1.0)]
+    assert shares[0] == 0 < shares[1] and shares[2] == pytest.approx(10 * shares[1]) and shares[2] < shares[3] == 1
+
+
+@pytest.mark.parametrize("mixing_model", ["linear", "variable"])
+@pytest.mark.parametrize("known", [False, True], ids=["extracted", "corrected"])
+def test_alternatives_to_the_endmembers_count_as_far_as_facets_leave_them_open(mixing_model, known):
+    cube, wavelengths, endmembers = tiny_scene()
+    chains, own = [], Chain.abundance_std
+
+    def kept(chain):
+        chains.append(chain)
+        return own(chain)
+
+    def uncertainty(pipe, **call):
+        call = {"num_endmembers": len(endmembers), "mixing_model": mixing_model, "output_uncertainty": True} | call
+        return pipe(cube, wavelengths, generator=torch.manual_seed(0), **call)
+
+    pipe = tiny_pipeline()
+    call = {"endmembers": endmembers} if known else {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chain, "abundance_std", kept)
+        out = uncertainty(pipe, **call)
+        uncertainty(pipe, facets=False, **call)
+    with_them, without = chains
+    origin = "corrected" if known else "extracted"
+    assert with_them.origin == without.origin == origin and with_them.alternatives is not None
+    scale, leak = calibration(origin, mixing_model, with_them.stages[-1].noisiness)
+    posterior = with_them.posterior_share * with_them.posterior_std()
+    leaking = leak * with_them.error_share.double()[:, None] * with_them._counted_evidence().leakage
+    if mixing_model == "linear":
+        variance = fraction_variance(with_them.endmembers, with_them.alternatives)
+        leaking = left_by_facets(origin, float(posterior.square().mean().sqrt())) * variance
+        assert leaking.any()
+    abundances = split_brightness(with_them.scaled_abundances)[0].double()
+    variance = (scale * posterior).square() + abundances.square() @ leaking
+    expected = near_bounds(variance.sqrt(), abundances)
+    np.testing.assert_allclose(out.abundance_uncertainty[0].reshape(expected.shape), expected, rtol=1e-3)
+    counted, uncounted = (chain.stages[-1].misplaced.any() for chain in chains)
+    assert counted == (mixing_model == "linear") and not uncounted
+    again = pipe(cube, scene=out.scene[0], output_uncertainty=True)
+    np.testing.assert_allclose(again.abundance_uncertainty, out.abundance_uncertainty, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor], ids=["numpy", "torch"])
