@@ -197,8 +197,8 @@ def fraction_variance(endmembers: torch.Tensor, alternatives: Alternatives) -> t
     Returns:
         (R, R) float64, variance of the fraction of endmember k (column) in what may be endmember r (row).
     """
-    weights = alternatives.weights.double()
-    return torch.einsum("pr,prk->rk", weights, _fractions_apart(endmembers.double(), alternatives).square())
+    apart = _fractions_apart(endmembers.double(), alternatives)
+    return torch.einsum("pr,prk->rk", alternatives.weights.to(apart), apart.square())
 
 
 def _coordinates(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ class Factors(NamedTuple):
     Attributes:
         noisy: the standard deviation, where noise is all that is wrong with the pixels.
         quiet: the same where noise is nothing of it.
-        leak: the variance that endmembers leak.
+        leak: the variance that endmembers leak by what networks expect of them, unless facets have placed them.
     """
 
     noisy: float
@@ -45,8 +45,8 @@ _VARIABLE = {
     "corrected": Factors(1.55, 0.9, 2.1),
     "extracted": Factors(1.55, 0.9, 2.1),
 }
-# Of the variance among alternatives, what facets leave open for each unit of the deviation that blurs them: errors of
-# fitted endmembers go with both (40 to 10 dB).
+# Of the variance among alternatives, what facets leave open for each unit of the posterior's deviation, which blurs
+# them: errors of fitted endmembers go with both (40 to 10 dB).
 _LEFT_BY_FACETS = {"corrected": 8.0, "extracted": 13.0}
 _AT_BOUND = 0.6  # of the standard deviation is left at 0 and 1; from one standard deviation away on all of it
 TO_BOUND = 1.5

@@ -343,13 +343,15 @@ class Chain:
         )
 
     def count_alternatives(self) -> None:
-        """Count as errors of the endmembers what of the way from one alternative to another facets leave open.
+        """Count as errors of the endmembers what of the way from one alternative to another facets have left open.
 
         Where endmembers vary, the posterior holds enough of them.
         """
-        if self.alternatives is None or self.mixing_model == "variable":
+        if self.alternatives is None or not self.facet_move.any() or self.mixing_model == "variable":
             return
-        error = self.posterior_share * float(self.posterior_std().square().mean().sqrt())
+        brightness = self.evidence.brightness
+        lit = brightness > 0.5 * brightness.median()
+        error = self.posterior_share * float(self.posterior_std()[lit].square().mean().sqrt())
         misplaced = left_by_facets(self.origin, error) * fraction_variance(self.endmembers, self.alternatives)
         self.stages[-1] = replace(self.stages[-1], misplaced=misplaced)
 
@@ -357,9 +359,9 @@ class Chain:
         """(N, R) calibrated standard deviation of the abundances: the posterior's, and what endmembers leak."""
         abundances, stage = split_brightness(self.scaled_abundances)[0].double(), self.stages[-1]
         scale, leak = calibration(self.origin, self.mixing_model, stage.noisiness)
-        leaking = stage.misplaced.to(abundances)
-        if not leaking.any():
-            leaking = leak * self.error_share.double()[:, None] * self._counted_evidence().leakage
+        expected = leak * self.error_share.double()[:, None] * self._counted_evidence().leakage  # by the network
+        misplaced = stage.misplaced.to(expected)
+        leaking = torch.where(misplaced.any(1, keepdim=True), misplaced, expected)
         variance = (scale * self.posterior_share * self.posterior_std()).square() + abundances.square() @ leaking
         return near_bounds(variance.sqrt(), abundances).to(self.cube.pixels.dtype)
 

@@ -37,7 +37,8 @@ class Stage:
         leak: (R, R) from `hsunmix.physics.fit_leak`.
         error_share: (R,), see `hsunmix.pipelines.chain.Chain`.
         noisiness: from `hsunmix.pipelines.chain.noisiness`.
-        misplaced: (R, R) from `hsunmix.pipelines.chain.Chain.count_alternatives`; 0 where there are none.
+        misplaced: (R, R) of the last one, from `hsunmix.pipelines.chain.Chain.count_alternatives`; 0 where facets have
+            placed no endmembers, or these vary.
     """
 
     endmembers: torch.Tensor
@@ -63,7 +64,6 @@ class SceneModel:
         noise_std: (K,) standard deviation of the noise.
         brightness_model: prior on the brightness.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
-        extracted: all pixels of the scene have placed the endmembers.
         origin: of the endmembers, see `hsunmix.pipelines.chain.Chain`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
         stages: for each of the M chains its start and its state after each denoising step that asks the networks.
@@ -80,13 +80,17 @@ class SceneModel:
     noise_std: torch.Tensor
     brightness_model: BrightnessModel
     mixing_model: str
-    extracted: bool
     origin: str
     number_probabilities: dict[int, float] | None
     stages: list[list[Stage]]
     predicted_shares: list[float]
     posterior_shares: list[float]
     call: dict[str, Any]
+
+    @property
+    def extracted(self) -> bool:
+        """All pixels of the scene have placed the endmembers."""
+        return self.origin in ("corrected", "extracted")
 
     @classmethod
     def of_chains(
@@ -112,7 +116,6 @@ class SceneModel:
             noise_std=cube.noise_std,
             brightness_model=chains[0].brightness_model,
             mixing_model=chains[0].mixing_model,
-            extracted=chains[0].extracted,
             origin=chains[0].origin,
             number_probabilities=number_probabilities,
             stages=[list(chain.stages) for chain in chains],
@@ -201,7 +204,6 @@ class SceneModel:
             "scale": self.scale,
             "brightness_model": vars(self.brightness_model),
             "mixing_model": self.mixing_model,
-            "extracted": self.extracted,
             "origin": self.origin,
             "number_probabilities": self.number_probabilities,
             "chains": len(self.stages),
@@ -248,7 +250,6 @@ class SceneModel:
             noise_std=tensors["noise_std"],
             brightness_model=BrightnessModel(**about["brightness_model"]),
             mixing_model=about["mixing_model"],
-            extracted=about["extracted"],
             origin=about["origin"],
             number_probabilities=numbers,
             stages=chains,

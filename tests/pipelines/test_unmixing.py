@@ -622,6 +622,27 @@ def test_what_facets_move_adds_up_and_is_limited_over_all_rounds(pipe, monkeypat
     assert turned() > 1.1
 
 
+def test_alternatives_count_where_facets_have_placed_endmembers_whatever_dark_pixels_leave_open(pipe, monkeypatch):
+    chain, _ = placed(pipe, 3, 0.05)
+
+    def misplaced():
+        chain.count_alternatives()
+        return chain.stages[-1].misplaced
+
+    in_light = misplaced()
+    assert in_light.any()
+    light, std = chain.evidence.brightness.clone(), chain.posterior_std()
+    light[:40], std[:40] = 0.01, 0.5
+    chain.evidence = replace(chain.evidence, brightness=light)
+    monkeypatch.setattr(chain, "posterior_std", lambda: std)
+    torch.testing.assert_close(misplaced(), in_light, rtol=0.02, atol=0)
+    std[40:] *= 2
+    torch.testing.assert_close(misplaced(), 2 * in_light, rtol=0.02, atol=0)
+    monkeypatch.setattr(chain_module, "facet_step", lambda evidence, endmembers, *others: endmembers)
+    chain, _ = placed(pipe, 3, 0.05)
+    assert not misplaced().any()
+
+
 @pytest.mark.parametrize("error", [None, torch.full((3,), 0.02)], ids=["extracted", "given"])
 def test_spectra_stay_where_other_materials_are_what_the_pixels_have_in_common(pipe, error, monkeypatch):
     scene = simulate(rank=3, snr_db=25.0, height=48, width=48)
