@@ -92,7 +92,9 @@ class SceneExamples(Dataset):
         share = noise_share(residual[cube.valid], self.noise_std)
         self.misfit = residual * (1 - share) ** 0.5  # what no mixture explains
         factor = calibration(scene.origin, scene.mixing_model, last.noisiness)[0]
-        self.std = away_from_bounds(filled[1], self.abundances) / factor
+        variance = away_from_bounds(filled[1], self.abundances).square()
+        leaking = self.abundances.square() @ last.misplaced.float().cpu()  # errors of the endmembers are drawn as such
+        self.std = (variance - leaking).clamp_min(0).sqrt() / factor
 
     def __len__(self) -> int:
         return self.length

@@ -59,6 +59,19 @@ def test_pixels_without_data_are_filled_and_not_scored():
     assert batch["valid"].float().mean() == 0.5
 
 
+def test_maps_are_varied_by_their_own_error_not_by_what_endmembers_leak(monkeypatch):
+    examples = []
+    for share in (0.01, 1.0):
+        monkeypatch.setattr("hsunmix.pipelines.chain.left_by_facets", lambda *known, share=share: share)
+        cube, wavelengths, endmembers = tiny_scene(height=12, width=10)
+        examples.append(unmixed(tiny_pipeline(), cube, wavelengths, endmembers=endmembers))
+    sure, unsure = (float(output.abundance_uncertainty.mean()) for _, output in examples)
+    assert unsure > 1.2 * sure
+    maps, others = (SceneExamples(*one, 0, 8).std for one in examples)
+    torch.testing.assert_close(maps, others, atol=1e-4, rtol=1e-2)
+    assert maps.mean() > 0.001
+
+
 def test_exact_endmembers_are_not_varied():
     endmembers = tiny_scene()[2]
     examples = scene_examples(known={"fixed_endmembers": endmembers})
