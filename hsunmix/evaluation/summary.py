@@ -21,7 +21,8 @@ def as_markdown(scores: Sequence[Score], rows: Sequence[Row] = ()) -> str:
         rows: of `comparison.rows`, other methods in the same cells; none when empty.
 
     Returns:
-        Markdown; cells are counted whose ratio is above 1, or above 1.05 beside other methods.
+        Markdown; cells are counted whose ratio is above 1, or above 1.05 beside other methods. Of angles there are
+        also the geometric means over the runs of a cell of the ratio of each: the medians may be those of two scenes.
     """
     others: dict[Cell, float] = {}
     for row in rows:
@@ -36,9 +37,9 @@ def as_markdown(scores: Sequence[Score], rows: Sequence[Row] = ()) -> str:
         return median(cell, "refined_rmse")
 
     lines = [
-        "| scenes | track | cells | RMSE refined / coarse: median, largest | SAD refined / coarse | "
+        "| scenes | track | cells | RMSE refined / coarse: median, largest | SAD refined / coarse | SAD, run by run | "
         "RMSE / best other method | in 90 % interval: median, range |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (kind, track), found in kinds.items():
         inside = [median(cell, "coverage") for cell in found.values()]
@@ -48,6 +49,7 @@ def as_markdown(scores: Sequence[Score], rows: Sequence[Row] = ()) -> str:
             str(len(found)),
             _ratios(found, lambda _, cell: (refined(cell), median(cell, "coarse_rmse")), 1.0),
             _ratios(found, lambda _, cell: _angles(cell), 1.0),
+            _ratios(found, lambda _, cell: _angles_run_by_run(cell), 1.0),
             _ratios(found, lambda key, cell: (refined(cell), others.get(key, np.nan)), 1.05),
             f"{np.median(inside):.0%}, {min(inside):.0%} to {max(inside):.0%}",
         ]
@@ -70,3 +72,9 @@ def _ratios(
 def _angles(cell: list[Score]) -> tuple[float, float]:
     coarse = median(cell, "coarse_sad")
     return median(cell, "refined_sad"), coarse if coarse > _EXACT else np.nan
+
+
+def _angles_run_by_run(cell: list[Score]) -> tuple[float, float]:
+    """Geometric mean of refined over coarse, and what it is to be compared with."""
+    ratios = [max(one.refined_sad, 1e-6) / max(one.coarse_sad, 1e-6) for one in cell]
+    return float(np.exp(np.log(ratios).mean())), 1.0 if np.isfinite(_angles(cell)[1]) else np.nan

@@ -75,25 +75,26 @@ def test_seeds_of_simulated_scenes_are_one_cell(scores):
 
 
 def test_the_summary_counts_cells_that_got_worse(scores):
-    """Ratios of medians, of cells and not of runs; where there is nothing to compare with, nothing is said."""
+    """Ratios of medians, of cells and not of runs but for angles; where nothing compares, nothing is said."""
     blind = replace(scores["blind"], coarse_sad=0.02, coverage=0.9)
     ours, others = [], []
     for number, purity, ratio in ((3, "0.8", 0.5), (5, "1", 0.75), (8, "1", 1.25)):
         kind = f"simulated linear minerals R={number} purity {purity}"
-        for seed, error in enumerate((0.1, 0.4, 0.9)):  # medians are .4
+        for seed, (error, angle) in enumerate(zip((0.1, 0.4, 0.9), (0.01, 0.01, 0.32 * ratio), strict=True)):
+            angles = {"coarse_sad": 0.02, "refined_sad": angle}
             ours.append(
-                replace(blind, scene=f"{kind} {seed}", coarse_rmse=error, refined_rmse=error * ratio, refined_sad=0.01)
-            )
+                replace(blind, scene=f"{kind} {seed}", coarse_rmse=error, refined_rmse=error * ratio, **angles)
+            )  # medians are .4 and .01
         rmse = {"free": 0.8, "fixed": 0.4}
         others.append(comparison.MethodScore(f"{kind} 0", "blind", 40.0, 0, "vca", rmse, 0.1, {}, 1.0))
     ours.append(replace(ours[-1], scene="dc1", track="given", coarse_sad=0.0, refined_sad=0.0, coverage=0.5))
     *_, simulated, given = summary.as_markdown(ours, comparison.rows(ours, others)).splitlines()
     assert simulated == (
-        "| simulated linear minerals | blind | 3 | 0.75, 1.25 (1 above 1) | 0.50, 0.50 | 0.75, 1.25 (1 above 1.05) "
-        "| 90%, 90% to 90% |"
+        "| simulated linear minerals | blind | 3 | 0.75, 1.25 (1 above 1) | 0.50, 0.50 | 1.44, 1.71 (3 above 1) "
+        "| 0.75, 1.25 (1 above 1.05) | 90%, 90% to 90% |"
     )
-    assert given == "| dc1 | given | 1 | 1.25, 1.25 (1 above 1) |  |  | 50%, 50% to 50% |"
-    assert summary.as_markdown(ours).splitlines()[-2].split(" | ")[5] == ""
+    assert given == "| dc1 | given | 1 | 1.25, 1.25 (1 above 1) |  |  |  | 50%, 50% to 50% |"
+    assert summary.as_markdown(ours).splitlines()[-2].split(" | ")[6] == ""
 
 
 def test_command(library, tmp_path, capsys):
