@@ -18,13 +18,13 @@ from .evidence import Evidence
 from .mixing import spectral_angle, unit_rows
 
 # Independent pixels that all of them count for: neighbours are alike, and the densities not those of any real scene.
-# With 7, simulated scenes without noise gain more, some of those with noise lose.
-_COUNT = 4.0
+_COUNT = 6.0
+_COUNT_CORRECTED = 4.0  # where spectra that were given have told where endmembers are
 _COUNT_ALIKE = 2.0  # where neighbours share errors as well
 # The fractions of others that an endmember may turn out to hold: factors of their covariance among the alternatives to
 # it, and of that which an error of their angle in any direction would have; the std of each is at least
 # _LEAST / (R - 1) and at most _MOST (R - 1)^(1/2).
-_ALONG, _ANY, _LEAST, _MOST = 6.0, 0.15, 0.01, 0.1
+_ALONG, _ANY, _LEAST, _MOST = 6.0, 0.15, 0.003, 0.1
 # No endmember turns by more than that many times the angle of the alternatives to their mean (root mean square) and
 # that many radians: what are small fractions of bright ones may be most of a dark one.
 _FAR, _NEAR = 2.0, 0.01
@@ -75,7 +75,7 @@ def facet_step(
     endmembers: torch.Tensor,
     alternatives: Alternatives,
     noise_share: float = 1.0,
-    heavy_tails: bool = False,
+    corrected: bool = False,
     start: torch.Tensor | None = None,
     alike: bool = False,
 ) -> torch.Tensor:
@@ -92,8 +92,9 @@ def facet_step(
         endmembers: (R, B) spectra.
         alternatives: to them.
         noise_share: of the noise in what these endmembers leave of the pixels; the rest blurs the facets as well.
-        heavy_tails: that prior is Student's t of R - 1 degrees of freedom, and far alternatives widen it less; else
-            Gaussian. For corrected spectra, most of which are much nearer than the alternatives, some further off.
+        corrected: they come from spectra that were given, and pixels have less to say. Of two, most are much nearer
+            than the alternatives, some further off: that prior is Student's t of one degree of freedom, and far
+            alternatives widen it less. Else it is Gaussian.
         start: (R, B) spectra from which they are on their way; `endmembers` when `None`.
         alike: neighbouring pixels share errors, as where endmembers vary: all of them say less.
 
@@ -107,7 +108,8 @@ def facet_step(
     spectra = endmembers.double()
     root = torch.linalg.inv(torch.linalg.cholesky(regularise(evidence.gram))).T  # of their errors' covariance
     root = root / (evidence.noise_confidence * max(noise_share, _LEAST_SHARE)).sqrt()
-    count = _COUNT_ALIKE if alike else _COUNT
+    count = _COUNT_ALIKE if alike else _COUNT_CORRECTED if corrected else _COUNT
+    heavy_tails = corrected and len(endmembers) == 2  # with more, typical scenes lost 1 to 3 % by them
     precision = _fraction_precision(spectra, alternatives, heavy_tails) / count
     movable = alternatives.weights.any(0).to(spectra)
     # outside of inference mode, in which users may call: its tensors have no gradient

@@ -34,15 +34,15 @@ from ..physics import (
 )
 from .calibration import calibration, left_by_facets, near_bounds
 from .processor import PreparedCube
-from .scene import SceneModel, Stage
+from .scene import PLACED, SceneModel, Stage
 
 LEAST_PIXELS = 20  # for each endmember: with fewer they say nothing of given or found spectra
 ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 _PLACED_STD = 0.01  # the same once they are placed
-# More than two endmembers go to their facets and to where all pixels would have them in turn, up to _ROUNDS times, as
-# long as facets turn them by at least _LEAST_TURN of what the alternatives differ by. Without facets it is
-# _WITHOUT_FACETS rounds.
-_ROUNDS, _LEAST_TURN, _WITHOUT_FACETS = 3, 0.25, 2
+# More than two extracted endmembers go to their facets and to where all pixels would have them in turn, up to _ROUNDS
+# times, as long as facets turn them by at least _LEAST_TURN of what the alternatives differ by. Without facets it is
+# _WITHOUT_FACETS rounds. Up to _FEW corrected ones go once: the next prior would have forgotten what was given.
+_ROUNDS, _LEAST_TURN, _WITHOUT_FACETS, _FEW = 3, 0.25, 2, 5
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them
 # by all pixels, so that their errors are common to all: no prior on maps could tell.
@@ -66,11 +66,10 @@ class Chain:
         coarse_endmembers: (R, K) the start E0.
         movable: (R,) bool; `False` keeps an endmember exactly.
         brightness_model: prior on the brightness.
-        extracted: all pixels of this cube have placed the start.
+        origin: of the endmembers: "given" as exact, "approximate", of a "library", "corrected" by the pixels, that is
+            placed by them from spectra that the user gave, or "extracted".
         start_error: (R,) how far off the start is expected to be, radians; `None` where nothing but the network tells.
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
-        origin: of the endmembers: "given" as exact, "approximate", of a "library", "corrected" by the pixels, that is
-            placed by them from spectra that the user gave, or "extracted"; by default, what the above say.
         alternatives: to the start, among which the facets of the pixels may choose; `None` where they may not.
         polished: (R, K) where the start goes if it consists of archetypes; `None` where it doesn't.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
@@ -106,10 +105,9 @@ class Chain:
     coarse_endmembers: torch.Tensor
     movable: torch.Tensor
     brightness_model: BrightnessModel
-    extracted: bool = False
+    origin: str
     start_error: torch.Tensor | None = None
     mixing_model: str = "linear"
-    origin: str = ""
     alternatives: Alternatives | None = None
     polished: torch.Tensor | None = None
     followed: list[Stage] | None = None
@@ -138,12 +136,6 @@ class Chain:
 
     def __post_init__(self) -> None:
         self.observed = self.cube.pixels
-        if not self.origin:
-            known = self.start_error is not None
-            if self.extracted:
-                self.origin = "corrected" if known else "extracted"
-            else:
-                self.origin = "library" if known else "approximate" if self.movable.any() else "given"
         self.error_share = torch.ones_like(self.coarse_endmembers[:, 0])
         if self.followed is not None:
             self.follow()
@@ -170,6 +162,11 @@ class Chain:
         if self.extracted and len(data[0]) >= LEAST_PIXELS * len(start):
             self._place_endmembers()
         self._record()
+
+    @property
+    def extracted(self) -> bool:
+        """All pixels of the scene have placed the start."""
+        return self.origin in PLACED
 
     @property
     def scale(self) -> torch.Tensor:
@@ -226,8 +223,8 @@ class Chain:
         data = self.cube.pixels, self.evidence.scaled_abundances, self.cube.noise_std
         start = robust_endmember_step(*data, start, ANCHOR_STD * self.scale * self.movable[:, None])
         self.fitted_endmembers, others = start, self.alternatives
-        rounds = _WITHOUT_FACETS if others is None else _ROUNDS
-        for _ in range(rounds if len(self.movable) > 2 else 1):
+        once = len(start) <= (_FEW if others is not None and self.origin == "corrected" else 2)
+        for _ in range(1 if once else _WITHOUT_FACETS if others is None else _ROUNDS):
             came_from = self.fitted_endmembers
             if others is not None:
                 self._place_by_facets(others, start)
@@ -241,10 +238,8 @@ class Chain:
     def _place_by_facets(self, alternatives: Alternatives, start: torch.Tensor) -> None:
         here = self.fitted_endmembers
         share = noise_share(self._residual_at(here), self.cube.noise_std)
-        # with more endmembers, typical scenes lost 1 to 3 % by them
-        heavy_tails = self.origin == "corrected" and len(self.movable) == 2
-        alike = self.mixing_model == "variable"
-        moved = facet_step(self.evidence, here, alternatives, share, heavy_tails, start, alike)
+        corrected, alike = self.origin == "corrected", self.mixing_model == "variable"
+        moved = facet_step(self.evidence, here, alternatives, share, corrected, start, alike)
         move = torch.where(self.movable[:, None], moved - here, 0.0)
         self.facet_move = self.facet_move + move
         self.fitted_endmembers = here + move
@@ -520,9 +515,8 @@ def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
             start,
             fixed,
             scene.brightness_model,
-            extracted=scene.extracted,
+            scene.origin,
             mixing_model=scene.mixing_model,
-            origin=scene.origin,
             followed=stages,
             predicted_share=share,
             posterior_share=posterior_share,

@@ -24,6 +24,8 @@ from .processor import PreparedCube
 if TYPE_CHECKING:
     from .chain import Chain
 
+PLACED = ("corrected", "extracted")  # origins of endmembers that all pixels of a scene have placed
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -90,7 +92,7 @@ class SceneModel:
     @property
     def extracted(self) -> bool:
         """All pixels of the scene have placed the endmembers."""
-        return self.origin in ("corrected", "extracted")
+        return self.origin in PLACED
 
     @classmethod
     def of_chains(

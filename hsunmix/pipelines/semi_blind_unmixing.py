@@ -245,7 +245,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             linear = linear_part(one.pixels, spectra, one.noise_std, starts.mixing_model, one.valid)
             model = brightness_of_linear_part(linear, spectra, one.noise_std, brightness, exact)
             logger.info("brightness: %s, its relative variation is %.2f", model.mode, model.variation)
-            facts = (starts.movable, model, starts.extracted, starts.error, starts.mixing_model)
+            facts = (starts.movable, model, starts.origin, starts.error, starts.mixing_model)
             chains += [
                 Chain(one, start, *facts, alternatives=alternatives if facets else None, polished=polished)
                 for start, alternatives, polished in zip(

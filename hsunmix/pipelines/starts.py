@@ -72,7 +72,7 @@ class Starts:
     Attributes:
         endmembers: (M, R, K) spectra on the good bands, one set for each member of the ensemble.
         movable: (R,) bool; `False` keeps an endmember exactly.
-        extracted: all pixels of the cube have placed them, alone or by correcting approximate ones.
+        origin: of them, see `hsunmix.pipelines.chain.Chain`.
         alternatives: M to these sets, among which the facets of the pixels may choose, `None` where they may not.
         polished: (R, K) where each of these sets goes where archetypes rank first, `None` elsewhere.
         error: (R,) how far off those that the user knows something of are expected to be, radians, else `None`.
@@ -82,7 +82,7 @@ class Starts:
 
     endmembers: torch.Tensor
     movable: torch.Tensor
-    extracted: bool
+    origin: str
     mixing_model: str
     alternatives: list[Alternatives | None]
     polished: list[torch.Tensor | None]
@@ -144,7 +144,7 @@ def start_endmembers(
     if count > num_bands:
         raise ValueError(f"`num_endmembers` is {count}, but the cube has only {num_bands} usable bands.")
 
-    extracted, error = False, None
+    error = None
     alternatives: list[Alternatives | None] = [None] * ensemble_size
     polished: list[torch.Tensor | None] = [None] * ensemble_size
     guessed = ""
@@ -169,14 +169,15 @@ def start_endmembers(
             )
             members = None
     if given is not None and (all_fixed or (len(given) == count and not correctable)):
-        extracted = not correct_endmembers and not all_fixed
-        uncorrected = "of this scene" if extracted else "not corrected: too few different pixels"
+        origin = "given" if all_fixed else "approximate" if correct_endmembers else "extracted"
+        uncorrected = "of this scene" if origin == "extracted" else "not corrected: too few different pixels"
         logger.info("endmembers: %d, given, %s", count, "exact" if all_fixed else uncorrected)
         mixing_model = _decided(mixing_model, cube, given, known=all_fixed)
         starts = given.expand(ensemble_size, -1, -1)
     elif members is not None:
         logger.info("endmembers: %d of the %d spectra in the library%s", count, len(spectra), guessed)
-        starts, error, mixing_model = members.endmembers.expand(ensemble_size, -1, -1), members.error, members.model
+        origin, error, mixing_model = "library", members.error, members.model
+        starts = members.endmembers.expand(ensemble_size, -1, -1)
     elif count > num_pixels:
         raise ValueError(
             f"`num_endmembers` is {count}, but the cube has only {num_pixels} usable pixels: pass `endmembers`, "
@@ -187,12 +188,12 @@ def start_endmembers(
         if brightness == "fixed":
             found = found.in_natural_scale(_without_nonlinear_part(cube, found.endmembers[0], mixing_model), given)
         starts, alternatives, polished = found.endmembers, found.alternatives, found.polished
-        extracted, error = True, None if given is None else found.spread
         source = f"mostly by {found.method.replace('_', ' ')}{guessed}"
         if given is None:
+            origin = "extracted"
             logger.info("endmembers: %d, extracted, %s", count, source)
         else:
-            corrected = ""
+            origin, error, corrected = "corrected", found.spread, ""
             if loose is not None:
                 moved = spectral_angle(starts[0, len(given) - len(loose) : len(given)], loose).rad2deg().tolist()
                 corrected = f", approximate ones corrected by {', '.join(f'{angle:.1f}' for angle in moved)} degrees"
@@ -206,7 +207,7 @@ def start_endmembers(
     movable[: 0 if fixed is None else len(fixed)] = False
     if mixing_model != "linear":
         logger.info("mixing model: %s", mixing_model)
-    return Starts(starts, movable, extracted, mixing_model, alternatives, polished, error, probabilities)
+    return Starts(starts, movable, origin, mixing_model, alternatives, polished, error, probabilities)
 
 
 def _count_given(given: torch.Tensor, num_endmembers: int | None, num_bands: int, correct_endmembers: bool) -> int:

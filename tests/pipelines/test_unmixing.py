@@ -339,8 +339,8 @@ def moved_to_a_prediction(pipe, snr_db, **settings):
         cube = pipe.processor.preprocess(scene.cube)[0]
         start = torch.from_numpy(off).float()
         model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
-        known = None if error is None else torch.full((3,), error)
-        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, start_error=known, **settings)
+        known, origin = (None, "approximate") if error is None else (torch.full((3,), error), "library")
+        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, origin, known, **settings)
         chain.move_endmembers(1.1 * start, torch.full_like(start, 0.01), trust=0.1)
         moves.append((float((chain.endmembers - start).norm()), chain))
     return moves
@@ -377,7 +377,7 @@ def test_extracted_endmembers_follow_the_network_outside_of_their_span_and_below
     bump = 0.01 * torch.linspace(0, 3, start.shape[1]).cos().expand_as(start)
     moves = {}
     for share in (0.1, 0.5, 2.0):
-        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, extracted=True)
+        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, "extracted")
         placed = chain.fitted_endmembers
         chain.move_endmembers(placed + bump + 0.1 * placed.roll(1, 0), (share * left).expand_as(start), trust=0.0)
         moves[share] = chain.endmembers - placed
@@ -394,8 +394,8 @@ def test_misfit_moves_endmembers_that_all_pixels_have_placed(pipe, snr_db, extra
     bent = scene.endmembers * (1 + 0.1 * torch.linspace(0, 20, scene.endmembers.shape[1]).sin())
     cube = pipe.processor.preprocess(scene.cube)[0]
     model = brightness_model(cube.pixels, bent, cube.noise_std, "fixed")
-    known = None if extracted else torch.full((3,), 0.1)  # as of spectra from a library
-    chain = Chain(cube, bent, torch.tensor([True, True, False]), model, extracted, known)
+    origin, known = ("extracted", None) if extracted else ("library", torch.full((3,), 0.1))
+    chain = Chain(cube, bent, torch.tensor([True, True, False]), model, origin, known)
     chain.move_endmembers(bent, torch.full_like(bent, 0.1), trust=0.0)
     before, after = (spectral_angle(one, scene.endmembers) for one in (bent, chain.endmembers))
     torch.testing.assert_close(after[2], before[2])
@@ -441,8 +441,8 @@ def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
     movable = torch.tensor([True, True, False])
 
-    def chain(alternatives, extracted=True):
-        return Chain(cube, start, movable, model, extracted, alternatives=alternatives)
+    def chain(alternatives, origin="extracted"):
+        return Chain(cube, start, movable, model, origin, alternatives=alternatives)
 
     def off(endmembers):
         return spectral_angle(endmembers, scene.endmembers)
@@ -451,7 +451,7 @@ def test_extracted_endmembers_move_to_the_facets_but_for_fixed_ones(pipe):
     stay, loose = chain(None), chain(others)
     assert (off(loose.fitted_endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
     assert torch.equal(loose.fitted_endmembers[2], start[2])
-    assert torch.equal(chain(others, extracted=False).fitted_endmembers, start)
+    assert torch.equal(chain(others, "approximate").fitted_endmembers, start)
     loose.move_endmembers(start, torch.full_like(start, 0.1), trust=0.0)
     assert (off(loose.endmembers)[:2] < 0.7 * off(stay.fitted_endmembers)[:2]).all()
 
@@ -465,8 +465,8 @@ def test_archetypes_go_on_to_where_more_alternations_put_them_but_for_fixed_ones
     start, movable = mixing @ scene.endmembers, torch.tensor([True, True, False])
     model = brightness_model(cube.pixels, start, cube.noise_std, brightness)
 
-    def chain(polished, extracted=True):
-        return Chain(cube, start, movable, model, extracted, error, polished=polished)
+    def chain(polished, origin="extracted" if error is None else "corrected"):
+        return Chain(cube, start, movable, model, origin, error, polished=polished)
 
     def off(endmembers):
         return spectral_angle(endmembers, scene.endmembers)
@@ -483,7 +483,10 @@ def test_archetypes_go_on_to_where_more_alternations_put_them_but_for_fixed_ones
     for one in (polished, plain):
         one.move_endmembers(one.coarse_endmembers, torch.full_like(start, 0.1), trust=0.0)
     assert (off(polished.endmembers)[:2] < 0.5 * off(plain.endmembers)[:2]).all()
-    assert torch.equal(chain(scene.endmembers, extracted=False).fitted_endmembers, plain.coarse_endmembers)
+    assert torch.equal(
+        chain(scene.endmembers, "approximate" if error is None else "library").fitted_endmembers,
+        plain.coarse_endmembers,
+    )
 
 
 def test_with_brightness_held_fixed_extracted_endmembers_have_the_scale_of_the_pixels(pipe):
@@ -512,7 +515,7 @@ def test_spectra_are_not_bent_to_make_up_for_light_that_the_user_holds_fixed(pip
     cube = pipe.processor.preprocess(scene.cube * light)[0]
     start = 0.95 * scene.endmembers + 0.05 * scene.endmembers.roll(1, 0)
     models = [brightness_model(cube.pixels, start, cube.noise_std, mode) for mode in ("fixed", "auto")]
-    chains = [Chain(cube, start, torch.ones(3, dtype=torch.bool), model, True) for model in models]
+    chains = [Chain(cube, start, torch.ones(3, dtype=torch.bool), model, "extracted") for model in models]
     assert [one.brightness_model.uneven for one in chains] == [True, False]
     assert torch.equal(chains[0].fitted_endmembers, start)
     assert not torch.equal(chains[1].fitted_endmembers, chains[1].coarse_endmembers)
@@ -535,13 +538,13 @@ def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pi
     movable = torch.tensor([True, True, False])
     others = others_in_the_span(start) if looked_for else None
 
-    def chain(extracted=True, mixing_model="linear"):
-        return Chain(cube, start, movable, model, extracted, error, mixing_model, alternatives=others)
+    def chain(origin="extracted" if error is None else "corrected", mixing_model="linear"):
+        return Chain(cube, start, movable, model, origin, error, mixing_model, alternatives=others)
 
     for rounds in ("_ROUNDS", "_WITHOUT_FACETS"):  # each step by itself, not what it changes for the next one
         monkeypatch.setattr(chain_module, rounds, 1)
     moved, varying = chain(), chain(mixing_model="variable")  # what varies is taken out of the pixels of this one
-    assert torch.equal(chain(extracted=False).fitted_endmembers, start)  # of a library
+    assert torch.equal(chain("approximate" if error is None else "library").fitted_endmembers, start)
     monkeypatch.setattr(chain_module, "final_endmember_step", stay)
     placed = chain()
     without = chain(mixing_model="variable")
@@ -555,15 +558,19 @@ def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pi
     assert (spectral_angle(moved.endmembers, scene.endmembers)[:2] < 0.7 * before[:2]).all()
 
 
-def placed(pipe, rank, width, held=0.05):
-    """A chain whose start holds that much of others, with alternatives that differ by `width` (or none); the truth."""
+def placed(pipe, rank, width, held=0.05, error=None):
+    """A chain whose start holds that much of others, with alternatives that differ by `width` (or none); the truth.
+
+    Of extracted endmembers, or of corrected ones where their `error` is known.
+    """
     scene = simulate(rank=rank, snr_db=45.0, height=48, width=48)
     cube = pipe.processor.preprocess(scene.cube)[0]
     eye = torch.eye(rank)
     start = ((1 - held) * eye + held * eye.roll(1, 1)) @ scene.endmembers
     alternatives = None if width is None else others_in_the_span(start, width)
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
-    return Chain(cube, start, torch.ones(rank, dtype=torch.bool), model, True, alternatives=alternatives), scene
+    facts = (model, "extracted", None) if error is None else (model, "corrected", torch.full((rank,), error))
+    return Chain(cube, start, torch.ones(rank, dtype=torch.bool), *facts, alternatives=alternatives), scene
 
 
 def counting(monkeypatch, name):
@@ -595,11 +602,15 @@ def test_endmembers_are_placed_again_where_facets_turned_them_far(pipe, monkeypa
     assert again < 0.6 * once < 0.1 * coarse
 
 
-def test_rounds_without_facets_and_of_two_endmembers(pipe, monkeypatch):
+def test_rounds_without_facets_of_two_endmembers_and_of_a_few_corrected_ones(pipe, monkeypatch):
     facets, last = (counting(monkeypatch, name) for name in ("facet_step", "final_endmember_step"))
-    for rank, width, expected in ((3, None, (0, 2)), (2, None, (0, 1)), (2, 0.02, (1, 1))):
+    once = {"held": 0.04, "error": 0.05}  # far enough for more of extracted ones, see above
+    for rank, width, start, expected in (
+        (3, None, {}, (0, 2)), (2, None, {}, (0, 1)), (2, 0.02, {}, (1, 1)),
+        (4, 0.02, once, (1, 1)), (4, None, once, (0, 2)), (6, 0.02, once, (3, 3)),
+    ):  # fmt: skip
         facets.clear(), last.clear()
-        placed(pipe, rank, width)
+        placed(pipe, rank, width, **start)
         assert (len(facets), len(last)) == expected
 
 
@@ -650,13 +661,13 @@ def test_spectra_stay_where_other_materials_are_what_the_pixels_have_in_common(p
     start = (scene.endmembers * (1 + 0.02 * wrong)).clamp_min(0)
     spoiled = scene.cube.clone()
     spoiled[::3] += 0.1 * torch.rand(spoiled.shape[-1], generator=torch.Generator().manual_seed(1))
-    chains = []
+    origin, chains = "extracted" if error is None else "corrected", []
     for step in (final_endmember_step, stay):
         monkeypatch.setattr(chain_module, "final_endmember_step", step)
         for cube in (scene.cube, spoiled):
             prepared = pipe.processor.preprocess(cube)[0]
             model = brightness_model(prepared.pixels, start, prepared.noise_std, "fixed")
-            chains.append(Chain(prepared, start, torch.ones(3, dtype=torch.bool), model, True, error))
+            chains.append(Chain(prepared, start, torch.ones(3, dtype=torch.bool), model, origin, error))
     clean, other, *placed = (chain.fitted_endmembers for chain in chains)
     assert (other - placed[1]).norm() < 0.1 * (clean - placed[0]).norm()
 
@@ -665,11 +676,13 @@ def test_spectra_stay_where_other_materials_are_what_the_pixels_have_in_common(p
 def test_networks_see_the_start_whether_or_not_facets_have_been_looked_for(pipe, mixing_model):
     scene = simulate(rank=3, snr_db=35.0)
     cube = pipe.processor.preprocess(scene.cube)[0]
-    model = brightness_model(cube.pixels, scene.endmembers, cube.noise_std, "fixed")
+    start = (
+        scene.endmembers,
+        torch.ones(3).bool(),
+        brightness_model(cube.pixels, scene.endmembers, cube.noise_std, "fixed"),
+    )
     without, found = (
-        Chain(
-            cube, scene.endmembers, torch.ones(3).bool(), model, True, mixing_model=mixing_model, alternatives=others
-        )
+        Chain(cube, *start, "extracted", mixing_model=mixing_model, alternatives=others)
         for others in (None, others_in_the_span(scene.endmembers))
     )
     assert not torch.equal(found.fitted_endmembers, without.fitted_endmembers)
