@@ -9,7 +9,7 @@ import numpy as np
 from .benchmark import Cell, Score, cells, median, scene_kind
 from .comparison import OURS, Row
 
-# radians: with a smaller angle spectra were right from the start, and there is nothing to compare
+# radians: with a smaller angle spectra are right, and there is nothing to compare
 _EXACT = 1e-3
 
 
@@ -76,5 +76,5 @@ def _angles(cell: list[Score]) -> tuple[float, float]:
 
 def _angles_run_by_run(cell: list[Score]) -> tuple[float, float]:
     """Geometric mean of refined over coarse, and what it is to be compared with."""
-    ratios = [max(one.refined_sad, 1e-6) / max(one.coarse_sad, 1e-6) for one in cell]
+    ratios = [max(one.refined_sad, _EXACT) / max(one.coarse_sad, _EXACT) for one in cell]
     return float(np.exp(np.log(ratios).mean())), 1.0 if np.isfinite(_angles(cell)[1]) else np.nan

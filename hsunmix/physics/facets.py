@@ -18,6 +18,7 @@ from .evidence import Evidence
 from .mixing import spectral_angle, unit_rows
 
 # Independent pixels that all of them count for: neighbours are alike, and the densities not those of any real scene.
+# With more, simulated scenes without noise gain, some of those with noise lose.
 _COUNT = 6.0
 _COUNT_CORRECTED = 4.0  # where spectra that were given have told where endmembers are
 _COUNT_ALIKE = 2.0  # where neighbours share errors as well
@@ -92,9 +93,9 @@ def facet_step(
         endmembers: (R, B) spectra.
         alternatives: to them.
         noise_share: of the noise in what these endmembers leave of the pixels; the rest blurs the facets as well.
-        corrected: they come from spectra that were given, and pixels have less to say. Of two, most are much nearer
-            than the alternatives, some further off: that prior is Student's t of one degree of freedom, and far
-            alternatives widen it less. Else it is Gaussian.
+        corrected: they come from spectra that were given, and pixels have less to say. With two endmembers most are
+            much nearer than the alternatives, some further off: that prior is Student's t of one degree of freedom,
+            and far alternatives widen it less. Else it is Gaussian.
         start: (R, B) spectra from which they are on their way; `endmembers` when `None`.
         alike: neighbouring pixels share errors, as where endmembers vary: all of them say less.
 
@@ -256,9 +257,8 @@ def _most_probable(
             likelihood = _log_densities(coordinates @ unmixing, *parameters).logsumexp(-1).sum(1) @ counts
             moved = torch.linalg.inv(unmixing) - eye
             squares = torch.einsum("ri,rij,rj->r", moved, precision, moved)  # [R]
-            if heavy_tailed is not None:  # (dof + dimension) / 2 * log(1 + square / dof), for a pixel
-                freedom = rank - 1
-                squares = 2 * freedom / heavy_tailed * (heavy_tailed / freedom * squares).log1p()
+            if heavy_tailed is not None:  # of one degree of freedom and dimension: log(1 + square), for a pixel
+                squares = 2 / heavy_tailed * (heavy_tailed * squares).log1p()
             value = squares.sum() / 2 - torch.linalg.slogdet(unmixing)[1] - likelihood
             value.backward()
             return value

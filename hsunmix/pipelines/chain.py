@@ -39,9 +39,9 @@ from .scene import PLACED, SceneModel, Stage
 LEAST_PIXELS = 20  # for each endmember: with fewer they say nothing of given or found spectra
 ANCHOR_STD = 0.05  # how far the closed-form step may move endmembers, as a share of their maximum
 _PLACED_STD = 0.01  # the same once they are placed
-# More than two extracted endmembers go to their facets and to where all pixels would have them in turn, up to _ROUNDS
-# times, as long as facets turn them by at least _LEAST_TURN of what the alternatives differ by. Without facets it is
-# _WITHOUT_FACETS rounds. Up to _FEW corrected ones go once: the next prior would have forgotten what was given.
+# More than two endmembers go to their facets and to where all pixels would have them in turn, up to _ROUNDS times, as
+# long as facets turn them by at least _LEAST_TURN of what the alternatives differ by. Without facets it is
+# _WITHOUT_FACETS rounds. Up to _FEW corrected ones go to facets once: the next prior would forget what was given.
 _ROUNDS, _LEAST_TURN, _WITHOUT_FACETS, _FEW = 3, 0.25, 2, 5
 LEAST_PRIOR_STD = 0.02  # of abundances; with less, networks overrule data of little noise that know better
 # The share of the endmembers' uncertainty that an A-step counts as error of its own pixel. Extraction has placed them

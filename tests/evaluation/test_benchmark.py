@@ -87,14 +87,17 @@ def test_the_summary_counts_cells_that_got_worse(scores):
             )  # medians are .4 and .01
         rmse = {"free": 0.8, "fixed": 0.4}
         others.append(comparison.MethodScore(f"{kind} 0", "blind", 40.0, 0, "vca", rmse, 0.1, {}, 1.0))
+    for seed in range(2):  # one that was right has no ratio of its own
+        ours.append(replace(ours[-1], scene="samson", seed=seed, coarse_sad=(0.02, 1e-9)[seed], refined_sad=0.005))
     ours.append(replace(ours[-1], scene="dc1", track="given", coarse_sad=0.0, refined_sad=0.0, coverage=0.5))
-    *_, simulated, given = summary.as_markdown(ours, comparison.rows(ours, others)).splitlines()
+    *_, simulated, right, given = summary.as_markdown(ours, comparison.rows(ours, others)).splitlines()
     assert simulated == (
         "| simulated linear minerals | blind | 3 | 0.75, 1.25 (1 above 1) | 0.50, 0.50 | 1.44, 1.71 (3 above 1) "
         "| 0.75, 1.25 (1 above 1.05) | 90%, 90% to 90% |"
     )
+    assert "| 0.50, 0.50 | 1.12, 1.12 (1 above 1) |" in right  # .25, and .005 over the least angle that counts
     assert given == "| dc1 | given | 1 | 1.25, 1.25 (1 above 1) |  |  |  | 50%, 50% to 50% |"
-    assert summary.as_markdown(ours).splitlines()[-2].split(" | ")[6] == ""
+    assert summary.as_markdown(ours).splitlines()[-3].split(" | ")[6] == ""
 
 
 def test_command(library, tmp_path, capsys):

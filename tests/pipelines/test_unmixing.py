@@ -305,6 +305,25 @@ def test_spectra_of_a_library_stay_where_they_are_not_to_be_corrected_or_pixels_
         assert (angles < 1e-3).all() and not out.scene[0].extracted
 
 
+def test_starts_know_where_their_endmembers_come_from(pipe):
+    scene = simulate(rank=3, snr_db=35.0)
+    cube, few = (pipe.processor.preprocess(one)[0] for one in (scene.cube, scene.cube[:7, :7]))
+    spectra, library = scene.endmembers.numpy(), library_of(scene, 0.0) / 100
+
+    def origin(cube, endmembers=None, fixed=None, library=None, **settings):
+        generator = torch.Generator().manual_seed(0)
+        return starts.start_endmembers(
+            pipe.processor, cube, 3, endmembers, fixed, library, 1, generator, **settings
+        ).origin
+
+    assert origin(cube) == "extracted"
+    assert origin(cube, spectra) == "corrected" == origin(cube, fixed=spectra[:1])
+    assert origin(few, spectra) == "approximate" == origin(few, spectra[1:], spectra[:1])
+    assert origin(cube, spectra, correct_endmembers=False) == "extracted"
+    assert origin(cube, fixed=spectra) == "given" == origin(few, fixed=spectra)
+    assert origin(cube, library=library) == "library"
+
+
 def test_endmembers_follow_the_network_as_far_as_start_and_noise_allow(pipe):
     noisy, quiet = ([move for move, _ in moved_to_a_prediction(pipe, snr_db)] for snr_db in (20.0, 50.0))
     assert noisy[0] < 1e-6 < noisy[1] < noisy[2] < noisy[3]
@@ -607,11 +626,15 @@ def test_rounds_without_facets_of_two_endmembers_and_of_a_few_corrected_ones(pip
     once = {"held": 0.04, "error": 0.05}  # far enough for more of extracted ones, see above
     for rank, width, start, expected in (
         (3, None, {}, (0, 2)), (2, None, {}, (0, 1)), (2, 0.02, {}, (1, 1)),
-        (4, 0.02, once, (1, 1)), (4, None, once, (0, 2)), (6, 0.02, once, (3, 3)),
+        (4, 0.02, once, (1, 1)), (5, 0.02, once, (1, 1)), (6, 0.02, once, (3, 3)), (4, None, once, (0, 2)),
     ):  # fmt: skip
         facets.clear(), last.clear()
         placed(pipe, rank, width, **start)
         assert (len(facets), len(last)) == expected
+    monkeypatch.setattr(chain_module, "_FEW", 2)
+    facets.clear()
+    placed(pipe, 5, 0.02, **once)
+    assert len(facets) > 1
 
 
 def test_what_facets_move_adds_up_and_is_limited_over_all_rounds(pipe, monkeypatch):
