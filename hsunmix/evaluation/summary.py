@@ -75,6 +75,6 @@ def _angles(cell: list[Score]) -> tuple[float, float]:
 
 
 def _angles_run_by_run(cell: list[Score]) -> tuple[float, float]:
-    """Geometric mean of refined over coarse, and what it is to be compared with."""
+    """Geometric mean of refined over coarse, and 1, which it compares to unless spectra were right from the start."""
     ratios = [max(one.refined_sad, _EXACT) / max(one.coarse_sad, _EXACT) for one in cell]
-    return float(np.exp(np.log(ratios).mean())), 1.0 if np.isfinite(_angles(cell)[1]) else np.nan
+    return float(np.exp(np.log(ratios).mean())), 1.0 if median(cell, "coarse_sad") > _EXACT else np.nan

@@ -223,8 +223,9 @@ class Chain:
         data = self.cube.pixels, self.evidence.scaled_abundances, self.cube.noise_std
         start = robust_endmember_step(*data, start, ANCHOR_STD * self.scale * self.movable[:, None])
         self.fitted_endmembers, others = start, self.alternatives
-        once = len(start) <= (_FEW if others is not None and self.origin == "corrected" else 2)
-        for _ in range(1 if once else _WITHOUT_FACETS if others is None else _ROUNDS):
+        few = _FEW if others is not None and self.origin == "corrected" else 2
+        rounds = _WITHOUT_FACETS if others is None else _ROUNDS
+        for _ in range(rounds if len(start) > few else 1):
             came_from = self.fitted_endmembers
             if others is not None:
                 self._place_by_facets(others, start)

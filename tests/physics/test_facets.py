@@ -98,6 +98,7 @@ def test_they_move_less_where_they_are_sure_or_the_facets_blurred():
 
     far = distance(pixels, start)
     assert distance(pixels, start, width=0.001) < 0.1 * far
+    assert distance(pixels, start, width=0.01, alike=True) < 0.95 * distance(pixels, start, width=0.01)
     sure = [distance(pixels, start, 0.005, corrected=True, alike=alike) for alike in (True, False)]
     assert sure[0] < 0.95 * sure[1] < 0.95**2 * distance(pixels, start, 0.005)
     noisy, _, _ = scene(noise=100 * NOISE)

@@ -350,6 +350,16 @@ def test_endmembers_leak_as_much_as_the_nearer_of_start_and_network_may_be_off(p
     assert (quiet[3].abundance_std() < leaking).all()
 
 
+def placed_by_pixels(error):
+    """Origin of a start that all pixels have placed; its error is known if it comes from spectra that were given."""
+    return "extracted" if error is None else "corrected"
+
+
+def as_it_is(error):
+    """Origin of one that they have not placed."""
+    return "approximate" if error is None else "library"
+
+
 def moved_to_a_prediction(pipe, snr_db, **settings):
     """Distance moved, and chain, of endmembers whose start is off by nothing, a little, much and an unknown angle."""
     scene = simulate(rank=3, snr_db=snr_db)
@@ -358,8 +368,8 @@ def moved_to_a_prediction(pipe, snr_db, **settings):
         cube = pipe.processor.preprocess(scene.cube)[0]
         start = torch.from_numpy(off).float()
         model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
-        known, origin = (None, "approximate") if error is None else (torch.full((3,), error), "library")
-        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, origin, known, **settings)
+        known = None if error is None else torch.full((3,), error)
+        chain = Chain(cube, start, torch.ones(3, dtype=torch.bool), model, as_it_is(error), known, **settings)
         chain.move_endmembers(1.1 * start, torch.full_like(start, 0.01), trust=0.1)
         moves.append((float((chain.endmembers - start).norm()), chain))
     return moves
@@ -484,7 +494,9 @@ def test_archetypes_go_on_to_where_more_alternations_put_them_but_for_fixed_ones
     start, movable = mixing @ scene.endmembers, torch.tensor([True, True, False])
     model = brightness_model(cube.pixels, start, cube.noise_std, brightness)
 
-    def chain(polished, origin="extracted" if error is None else "corrected"):
+    by_pixels = placed_by_pixels(error)
+
+    def chain(polished, origin=by_pixels):
         return Chain(cube, start, movable, model, origin, error, polished=polished)
 
     def off(endmembers):
@@ -502,10 +514,7 @@ def test_archetypes_go_on_to_where_more_alternations_put_them_but_for_fixed_ones
     for one in (polished, plain):
         one.move_endmembers(one.coarse_endmembers, torch.full_like(start, 0.1), trust=0.0)
     assert (off(polished.endmembers)[:2] < 0.5 * off(plain.endmembers)[:2]).all()
-    assert torch.equal(
-        chain(scene.endmembers, "approximate" if error is None else "library").fitted_endmembers,
-        plain.coarse_endmembers,
-    )
+    assert torch.equal(chain(scene.endmembers, as_it_is(error)).fitted_endmembers, plain.coarse_endmembers)
 
 
 def test_with_brightness_held_fixed_extracted_endmembers_have_the_scale_of_the_pixels(pipe):
@@ -557,13 +566,15 @@ def test_spectra_go_on_to_where_all_pixels_would_have_them_but_for_fixed_ones(pi
     movable = torch.tensor([True, True, False])
     others = others_in_the_span(start) if looked_for else None
 
-    def chain(origin="extracted" if error is None else "corrected", mixing_model="linear"):
+    by_pixels = placed_by_pixels(error)
+
+    def chain(origin=by_pixels, mixing_model="linear"):
         return Chain(cube, start, movable, model, origin, error, mixing_model, alternatives=others)
 
     for rounds in ("_ROUNDS", "_WITHOUT_FACETS"):  # each step by itself, not what it changes for the next one
         monkeypatch.setattr(chain_module, rounds, 1)
     moved, varying = chain(), chain(mixing_model="variable")  # what varies is taken out of the pixels of this one
-    assert torch.equal(chain("approximate" if error is None else "library").fitted_endmembers, start)
+    assert torch.equal(chain(as_it_is(error)).fitted_endmembers, start)  # not placed: of a library, or approximate
     monkeypatch.setattr(chain_module, "final_endmember_step", stay)
     placed = chain()
     without = chain(mixing_model="variable")
@@ -588,8 +599,10 @@ def placed(pipe, rank, width, held=0.05, error=None):
     start = ((1 - held) * eye + held * eye.roll(1, 1)) @ scene.endmembers
     alternatives = None if width is None else others_in_the_span(start, width)
     model = brightness_model(cube.pixels, start, cube.noise_std, "fixed")
-    facts = (model, "extracted", None) if error is None else (model, "corrected", torch.full((rank,), error))
-    return Chain(cube, start, torch.ones(rank, dtype=torch.bool), *facts, alternatives=alternatives), scene
+    known, origin = None if error is None else torch.full((rank,), error), placed_by_pixels(error)
+    return Chain(
+        cube, start, torch.ones(rank, dtype=torch.bool), model, origin, known, alternatives=alternatives
+    ), scene
 
 
 def counting(monkeypatch, name):
@@ -684,13 +697,15 @@ def test_spectra_stay_where_other_materials_are_what_the_pixels_have_in_common(p
     start = (scene.endmembers * (1 + 0.02 * wrong)).clamp_min(0)
     spoiled = scene.cube.clone()
     spoiled[::3] += 0.1 * torch.rand(spoiled.shape[-1], generator=torch.Generator().manual_seed(1))
-    origin, chains = "extracted" if error is None else "corrected", []
+    chains = []
     for step in (final_endmember_step, stay):
         monkeypatch.setattr(chain_module, "final_endmember_step", step)
         for cube in (scene.cube, spoiled):
             prepared = pipe.processor.preprocess(cube)[0]
             model = brightness_model(prepared.pixels, start, prepared.noise_std, "fixed")
-            chains.append(Chain(prepared, start, torch.ones(3, dtype=torch.bool), model, origin, error))
+            chains.append(
+                Chain(prepared, start, torch.ones(3, dtype=torch.bool), model, placed_by_pixels(error), error)
+            )
     clean, other, *placed = (chain.fitted_endmembers for chain in chains)
     assert (other - placed[1]).norm() < 0.1 * (clean - placed[0]).norm()
 
