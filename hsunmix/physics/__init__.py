@@ -37,6 +37,7 @@ from .nonlinear import (
 )
 from .shared_errors import fit_leak, leaked_abundances, smooth_error
 from .simplex import project_simplex, split_brightness
+from .variability import Variation, mean_endmembers
 
 __all__ = [
     "Alternatives",
@@ -46,6 +47,7 @@ __all__ = [
     "Evidence",
     "LinearPart",
     "MIXING_MODELS",
+    "Variation",
     "abundance_std",
     "abundance_step",
     "anchor_brightness",
@@ -68,6 +70,7 @@ __all__ = [
     "leaked_abundances",
     "left_open",
     "linear_part",
+    "mean_endmembers",
     "mix_bilinear",
     "mix_linear",
     "mix_postnonlinear",

@@ -359,11 +359,8 @@ def final_endmember_step(
 ) -> torch.Tensor:
     """E-step where the model holds, of endmembers that are placed within their span: what all pixels say beyond that.
 
-    Outside of the span of the endmembers what is left of the pixels is theirs, and all of the move there counts.
-    Within, most of it is that of pixels beyond the facets, by noise or since these are misplaced, and (R - 2) / R of
-    the move there counts, nothing of one or two: the facets of two endmembers are placed better than such pixels could
-    place them, those of many are not. Model errors don't average out: both parts count times the fourth power of
-    `share`, see `explained_share`.
+    Of the move as much counts as `mostly_outside` says. Model errors don't average out: it counts times the fourth
+    power of `share`, see `explained_share`.
 
     Args:
         pixels: (N, B) spectra.
@@ -377,8 +374,18 @@ def final_endmember_step(
         (R, B) endmembers, in the dtype of `pixels`.
     """
     moved, _ = endmember_step(pixels, scaled_abundances, noise_std, prior, prior_std)
-    move = moved.double() - prior.double()
-    basis = torch.linalg.qr(prior.double().T)[0]  # [B, R]
-    move = share**_EXPLAINED_POWER * (move - min(2 / len(prior), 1.0) * (move @ basis) @ basis.T)
+    move = share**_EXPLAINED_POWER * mostly_outside(moved.double() - prior.double(), prior.double())
     kept = (prior_std == 0).expand(prior.shape)
     return torch.where(kept, prior, (prior + move).clamp_min(0)).to(pixels.dtype)
+
+
+def mostly_outside(move: torch.Tensor, endmembers: torch.Tensor) -> torch.Tensor:
+    """What counts of a move (R, B) by least squares of endmembers (R, B) that are placed within their span.
+
+    Outside of that span what is left of the pixels is theirs, and all of the move there counts. Within, most of it is
+    that of pixels beyond the facets, by noise or since these are misplaced, and (R - 2) / R of the move there counts,
+    nothing of one or two: the facets of two endmembers are placed better than such pixels could place them, those of
+    many are not.
+    """
+    basis = torch.linalg.qr(endmembers.T)[0]  # [B, R]
+    return move - min(2 / len(endmembers), 1.0) * (move @ basis) @ basis.T

@@ -22,7 +22,7 @@ from .brightness import (
 )
 from .consistency import anchor_brightness, nnls, normal_equations, regularise, solve_nonnegative
 from .evidence import BANDS_PER_ERROR, Reading
-from .variability import constant_part
+from .variability import Variation, constant_part
 
 MIXING_MODELS = ("linear", "bilinear", "postnonlinear", "variable")
 """Models that scenes can be unmixed with."""
@@ -53,12 +53,14 @@ class LinearPart(NamedTuple):
         reading: of these, where errors are not independent from band to band, else `None`.
         scattered: what was taken out looks much like more light, so that what each pixel leaves open of it looks like
             light that varies.
+        variation: of the endmembers, where they vary, else `None`.
     """
 
     pixels: torch.Tensor
     error: float = 1.0
     reading: Reading | None = None
     scattered: bool = False
+    variation: Variation | None = None
 
 
 class _Known(NamedTuple):
@@ -113,7 +115,8 @@ def linear_part(
         return LinearPart(pixels)
     if mixing_model == "variable":
         constant = constant_part(pixels, endmembers, noise_std, valid, at_facets)
-        return LinearPart(constant.pixels + constant.common, constant.error, constant.reading)
+        linear = constant.pixels + constant.common
+        return LinearPart(linear, constant.error, constant.reading, variation=constant.variation)
     part = torch.zeros_like(pixels)
     rounds = _ROUNDS if scaled_abundances is None else 1
     scaled = nnls(pixels, endmembers, noise_std) if scaled_abundances is None else scaled_abundances
@@ -226,7 +229,7 @@ def _varies(pixels: torch.Tensor, endmembers: torch.Tensor, noise_std: torch.Ten
     known = torch.allclose(average, endmembers, rtol=_SAME_SCALE, atol=0)
     for spectra in (endmembers,) if known else (endmembers, average):
         constant = constant_part(pixels, spectra, noise_std, valid)
-        if constant.change > _CHANGE and brightness_level(constant.pixels, spectra, noise_std)[2] < _STEADY:
+        if constant.variation.change > _CHANGE and brightness_level(constant.pixels, spectra, noise_std)[2] < _STEADY:
             return True
     return False
 

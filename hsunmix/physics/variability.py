@@ -15,17 +15,21 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from .consistency import nnls, regularise, solve_nonnegative
+from .consistency import mostly_outside, nnls, regularise, solve_nonnegative
 from .evidence import Reading, zero_filled
 
 _CURVE_LENGTH = 0.2  # correlation length of changes of shape, as a share of the bands
+_OF_SHAPE = 0.5  # of the variance of a smooth curve times a spectrum; the rest is a change of its scale
 _UNEVEN = 0.02  # variance of changes of shape that are not smooth, as a share of that of smooth ones
 _LARGE = 0.01  # variance of directions that tell how large changes are, as a share of the largest
 _LEAST_CURVE = 1e-3  # the same of curves that changes which neighbours share consist of
 _SHARED_UNEVEN = 10.0  # times the variance of changes that are not smooth: neighbours share them, none averages out
 _WINDOW = 7  # pixels, box filtered twice: about as wide as scales and shapes are smooth
 _STRIDE = 3  # pixels between places for which changes of shape are solved
+_FAR_STRIDE = 6  # the same where nothing is interpolated between them
 _PLACES_AT_ONCE = 1024
+_WITHIN = 0.8  # of the variance of changes of shape: what differs among the pixels about a place
+_BANDS_AT_ONCE = 32  # where every place and band has a system of its own
 # Ridge of the scales: what errors that neighbours share call for, and how much more for each unit of the variance that
 # the scales leave in the sums of the coefficients. Illumination that varies is left alone by it.
 _RIDGE, _RIDGE_PER_VARIANCE = 3e-3, 50.0
@@ -33,6 +37,18 @@ _LEAST_SCALE, _LARGEST_SCALE = 0.5, 2.0
 # Of the variation of the sums that scales were fitted to: as much may be left, unseen; and the most.
 _FITTED_SHARE, _MOST_WIDTH = 0.5, 0.05
 _FITTED_ERROR = 0.15  # of the squares of what scales were fitted to: in simulated scenes the errors that they leave
+
+
+class Variation(NamedTuple):
+    """How endmembers vary over a scene.
+
+    Attributes:
+        change: relative standard deviation of the changes of shape.
+        scales: (N, R) float64, how much brighter than on average each endmember is in each pixel.
+    """
+
+    change: float
+    scales: torch.Tensor
 
 
 class ConstantPart(NamedTuple):
@@ -45,14 +61,14 @@ class ConstantPart(NamedTuple):
         error: ratio of the standard deviation of the abundances in `reading` to that of ordinary least squares under
             sensor noise, at least 1.
         reading: of the abundances, by generalised least squares.
-        change: relative standard deviation of the changes of shape.
+        variation: that was taken out.
     """
 
     pixels: torch.Tensor
     common: torch.Tensor
     error: float
     reading: Reading
-    change: float
+    variation: Variation
 
 
 def constant_part(
@@ -97,7 +113,62 @@ def constant_part(
     ordinary = (spectra / variance) @ spectra.T
     traces = [torch.linalg.inv(regularise(one)).trace() for one in (weights @ spectra.T, ordinary)]
     error = float((traces[0] / traces[1]).sqrt().clamp_min(1.0))
-    return ConstantPart(constant.to(pixels.dtype), common.to(pixels.dtype), error, reading, change)
+    variation = Variation(change, scales.reciprocal())
+    return ConstantPart(constant.to(pixels.dtype), common.to(pixels.dtype), error, reading, variation)
+
+
+def mean_endmembers(
+    pixels: torch.Tensor,
+    scaled_abundances: torch.Tensor,
+    noise_std: torch.Tensor,
+    prior: torch.Tensor,
+    prior_std: torch.Tensor,
+    valid: torch.Tensor,
+    variation: Variation,
+) -> torch.Tensor:
+    """Endmembers as they are on average over a scene in which they vary.
+
+    Least squares over all pixels would count each of them by the square of its abundance: what a few regions of much
+    of a material look like. Here each place has endmembers of its own, by the pixels around it, that differ from those
+    of the scene by a change of shape; what is certain at a place counts no more than that change lets it (random
+    effects: Laird and Ware, Biometrics 1982), one R x R solve per place and band. Of the way there, as much counts as
+    `hsunmix.physics.consistency.mostly_outside` says: the abundances, too, are those of endmembers that vary.
+
+    Args:
+        pixels: (N, B) spectra as measured.
+        scaled_abundances: (N, R) `b = s * a`, of ordinary endmembers.
+        noise_std: (B,) sensor noise.
+        prior: (R, B) expected endmembers.
+        prior_std: (R, B) or broadcastable: how far each may be off; 0 keeps an endmember exactly.
+        valid: (H, W) bool, N of them true: where the pixels lie.
+        variation: of the endmembers, from `constant_part`.
+
+    Returns:
+        (R, B) endmembers, in the dtype of `pixels`.
+    """
+    expected, std = prior.double(), prior_std.double().expand(prior.shape)
+    rank = len(expected)
+    local = scaled_abundances.double() * variation.scales
+    products = _at_places(_window_sum((local[:, :, None] * local[:, None, :]).flatten(1), valid), _FAR_STRIDE)
+    products = products.unflatten(1, (rank, rank))[:, None]  # [P, 1, R, R]
+    changes = _OF_SHAPE * (variation.change * expected).square()  # [R, B], variances
+    precision = (noise_std.double().square() + _WITHIN * local.square().mean(0) @ changes).reciprocal()
+    eye = torch.eye(rank, dtype=expected.dtype, device=expected.device)
+    moves = []
+    for bands in torch.arange(len(precision), device=pixels.device).split(_BANDS_AT_ONCE):
+        own, unit = expected[:, bands], std[:, bands].T[..., None]  # [R, b], [b, R, 1]
+        residual = pixels[:, bands].double() - local @ own
+        seen = torch.stack(
+            [_at_places(_window_sum(one[:, None] * residual, valid), _FAR_STRIDE) for one in local.T], 2
+        )
+        told = precision[bands, None, None] * torch.cat([products.expand(-1, len(bands), -1, -1), seen[..., None]], -1)
+        mixed = eye + told[..., :rank] * changes[:, bands].T[:, None]  # [P, b, R, R]
+        # so many places see a pixel; in units of the prior's std, so that std = 0 is no special case
+        total = unit * torch.linalg.solve(mixed, told).sum(0) * (_FAR_STRIDE / _WINDOW) ** 2  # [b, R, R + 1]
+        move = unit * torch.linalg.solve(total[..., :rank] * unit.mT + eye, total[..., rank:])
+        moves.append(move.squeeze(-1).T)
+    moved = (expected + mostly_outside(torch.cat(moves, 1), expected)).clamp_min(0)
+    return torch.where(std == 0, prior, moved.to(prior.dtype)).to(pixels.dtype)
 
 
 def _generalised(
@@ -241,11 +312,12 @@ def _window_sum(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return _WINDOW**2 * _window_mean(values, valid)
 
 
-def _at_places(maps: torch.Tensor) -> torch.Tensor:
+def _at_places(maps: torch.Tensor, stride: int = _STRIDE) -> torch.Tensor:
     """Values (P, C) of every third pixel of every third row of maps (C, H, W), repeated until the last one is one."""
-    below, right = _margins(*maps.shape[1:])
+    height, width = maps.shape[1:]
+    below, right = _margins(height, width, stride)
     maps = functional.pad(maps[None], (0, right, 0, below), mode="replicate")[0]
-    return maps[:, ::_STRIDE, ::_STRIDE].flatten(1).T
+    return maps[:, ::stride, ::stride].flatten(1).T
 
 
 def _between_places(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -257,6 +329,6 @@ def _between_places(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return maps[0, :, :height, :width].permute(1, 2, 0)[valid]
 
 
-def _margins(height: int, width: int) -> tuple[int, int]:
+def _margins(height: int, width: int, stride: int = _STRIDE) -> tuple[int, int]:
     """Rows and columns until the last one has a place."""
-    return (1 - height) % _STRIDE, (1 - width) % _STRIDE
+    return (1 - height) % stride, (1 - width) % stride

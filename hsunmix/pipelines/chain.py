@@ -13,6 +13,7 @@ from ..physics import (
     Alternatives,
     BrightnessModel,
     Evidence,
+    Variation,
     abundance_std,
     abundance_step,
     endmember_step,
@@ -25,6 +26,7 @@ from ..physics import (
     leaked_abundances,
     left_open,
     linear_part,
+    mean_endmembers,
     noise_share,
     relative_turn,
     robust_endmember_step,
@@ -73,7 +75,8 @@ class Chain:
         alternatives: to the start, among which the facets of the pixels may choose; `None` where they may not.
         polished: (R, K) where the start goes if it consists of archetypes; `None` where it doesn't.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
-        stages: the start, and the state after each denoising step that asks the networks.
+        stages: the start, the state after each denoising step that asks the networks, and the same with endmembers
+            from the last E-step, where they are placed. The last one has those of the result.
         observed: (N, K) the measured pixels.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
@@ -88,8 +91,11 @@ class Chain:
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
             have it as far as noise doesn't rule, and then, in rounds, to their facets and to where all of them would
             have it as far as endmembers explain what these have in common; archetypes first go where `polished` says.
+        explained: share of what pixels have in common in the residual that other endmembers explain; 0 where these are
+            not placed.
         facet_move: (R, K) what of that is due to facets, or to more alternations of archetypes.
         residual_noise: share of the noise in what the start leaves of the pixels.
+        variation: of endmembers that vary, from `hsunmix.physics.linear_part`, else `None`.
         leak: (R, R) what the endmembers' errors do to the abundances, as the maps of the last step that asked show it.
         statistics: (R, 5) how the coarse endmembers occur in the scene.
         precision: (N, R) what the last A-step trusted its prior with.
@@ -122,8 +128,10 @@ class Chain:
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
     fitted_endmembers: torch.Tensor = field(init=False)
+    explained: float = 0.0
     facet_move: torch.Tensor = field(init=False)
     residual_noise: float = field(init=False)
+    variation: Variation | None = field(init=False)
     leak: torch.Tensor = field(init=False)
     statistics: torch.Tensor = field(init=False)
     precision: torch.Tensor | None = None
@@ -211,9 +219,7 @@ class Chain:
         before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
         start = self.coarse_endmembers
         if self.polished is not None:
-            free = self.brightness_model.mode == "free"
-            there = self._common_maximum(self.polished) * self.scale if free else self.polished
-            start = torch.where(self.movable[:, None], there, start)
+            start = torch.where(self.movable[:, None], self._in_scale(self.polished), start)
             self.facet_move = start - self.coarse_endmembers
         if self.brightness_model.uneven:  # what is left of the pixels is mostly light, and says little of spectra
             self.fitted_endmembers = start
@@ -252,6 +258,7 @@ class Chain:
         wide, _ = endmember_step(*data, self.fitted_endmembers, ANCHOR_STD * free)
         share = explained_share(residual, pixels - abundances @ wide, self.cube.noise_std)
         self.fitted_endmembers = final_endmember_step(*data, self.fitted_endmembers, _PLACED_STD * free, share)
+        self.explained = share
 
     def _residual_at(self, endmembers: torch.Tensor) -> torch.Tensor:
         """What these endmembers (R, K) leave of the pixels, (N, K); gathers the evidence with them.
@@ -282,9 +289,7 @@ class Chain:
         moved, _ = endmember_step(
             self.cube.pixels, self.scaled_abundances, self.evidence.noise_std, prior, trust * prior_std
         )
-        if self.brightness_model.mode == "free":
-            moved = torch.where(self.movable[:, None], self._common_maximum(moved) * self.scale, moved)
-        self.endmembers = moved
+        self.endmembers = self._in_scale(moved)
         self._gather()
         self._record()
 
@@ -315,6 +320,24 @@ class Chain:
         abundances, brightness = split_brightness(self.scaled_abundances.double())
         followed = abundances + self.predicted_share * (self.predicted - abundances)
         self.scaled_abundances = (brightness[:, None] * followed).to(self.cube.pixels.dtype)
+
+    def conclude_endmembers(self) -> None:
+        """Last E-step: placed endmembers go to where the maps in the result would have them, in a stage of its own.
+
+        These maps know more than the data of each pixel, which have placed them. They stay as they are.
+        """
+        maps, free = self.scaled_abundances, ANCHOR_STD * self.scale * self.movable[:, None]
+        if self.followed is not None:
+            concluded = self.followed[-1].endmembers
+        elif self.explained == 0:
+            return
+        elif self.variation is not None:
+            data, where = (self.observed, maps, self.cube.noise_std), (self.cube.valid, self.variation)
+            concluded = self._in_scale(mean_endmembers(*data, self.endmembers, free, *where))
+        else:
+            data = self.cube.pixels, maps, self.evidence.noise_std
+            concluded = self._in_scale(final_endmember_step(*data, self.endmembers, free, self.explained))
+        self.stages.append(replace(self.stages[-1], endmembers=concluded))
 
     def posterior_std(self) -> torch.Tensor:
         """(N, R) standard deviation of the abundances, float64, by what data and networks expect of themselves."""
@@ -378,7 +401,7 @@ class Chain:
             ordinary=self.stages[-1].brightness if self.stages else None,
             at_facets=at_facets,
         )
-        self.cube = replace(self.cube, pixels=part.pixels)
+        self.cube, self.variation = replace(self.cube, pixels=part.pixels), part.variation
         self.evidence = gather_evidence(
             self.cube.pixels,
             self.endmembers,
@@ -431,6 +454,12 @@ class Chain:
         self.error_share = ((1 - weight).square() * error + weight.square()).clamp_max(1.0)
         step = clean + self.facet_move - self.fitted_endmembers  # the network knows nothing of these
         return self.fitted_endmembers + share * step, share.sqrt() * std
+
+    def _in_scale(self, endmembers: torch.Tensor) -> torch.Tensor:
+        """Endmembers (R, K) with the maximum of the start, where brightness is free, since abundances hang on it."""
+        if self.brightness_model.mode != "free":
+            return endmembers
+        return torch.where(self.movable[:, None], self._common_maximum(endmembers) * self.scale, endmembers)
 
     @staticmethod
     def _common_maximum(endmembers: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,7 @@ class SceneModel:
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         origin: of the endmembers, see `hsunmix.pipelines.chain.Chain`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
-        stages: for each of the M chains its start and its state after each denoising step that asks the networks.
+        stages: of each of the M chains, see there.
         predicted_shares: of each chain, `Chain.predicted_share`.
         posterior_shares: of each chain, `Chain.posterior_share`.
         call: arguments of that call which the next one must repeat.

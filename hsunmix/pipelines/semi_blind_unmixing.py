@@ -288,6 +288,7 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
             ]
             for chain in chains:
                 chain.follow_prediction()
+                chain.conclude_endmembers()
 
         # 7. Mean and spread over the chains of each cube; 8. on the user's grid, bands and order
         results = []

@@ -8,12 +8,15 @@ from hsunmix.physics import (
     choose_mixing_model,
     gather_evidence,
     linear_part,
+    mean_endmembers,
     nnls,
     nonlinear,
+    spectral_angle,
     split_brightness,
     variability,
     variation_left,
 )
+from hsunmix.physics.consistency import mostly_outside
 from hsunmix.physics.evidence import Reading
 from hsunmix.simulation import benchmark_scene, parametric_spectra
 
@@ -159,6 +162,72 @@ def test_fine_changes_that_neighbours_share_are_not_taken_for_smooth_ones(seed, 
         found.append(misread(pixels, endmembers, abundances, noise))
         monkeypatch.setattr(variability, "_shared_changes", no_shared_changes)
     assert together[0] < 1.1 * alone[0]
+
+
+def averaged(pixels, endmembers, noise, abundances, valid=ALL, std=0.05):
+    variation = solve(pixels, endmembers, noise, valid).variation
+    return mean_endmembers(pixels, abundances, noise, endmembers, torch.as_tensor(std), valid, variation)
+
+
+@pytest.mark.parametrize(("rank", "most"), [(3, 0.8), (5, 0.7), (8, 0.9)])
+def test_endmembers_are_averaged_over_the_scene_not_over_the_pixels_that_hold_most_of_them(rank, most):
+    off = []
+    for seed in range(3):
+        pixels, endmembers, abundances, noise = scene("variable", 40.0, seed, rank)
+        lit = solve(pixels, endmembers, noise).variation.scales * abundances
+        move = torch.linalg.lstsq(lit, pixels.double()).solution - endmembers
+        pooled = endmembers + mostly_outside(move, endmembers.double())
+        average = averaged(pixels, endmembers, noise, abundances)
+        off.append([spectral_angle(one.double(), endmembers.double()).mean() for one in (average, pooled)])
+    average, pooled = torch.tensor(off).mean(0)
+    assert average < most * pooled
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_wrong_endmembers_come_nearer_to_what_they_are_on_average(seed):
+    pixels, endmembers, abundances, noise = scene("variable", 40.0, seed)
+    wrong = endmembers.clone()
+    wrong[0] *= 1 + 0.1 * torch.linspace(-1, 1, 120).square()
+    found = averaged(pixels, wrong, noise, abundances)
+    before, after = (spectral_angle(one[0], endmembers[0]) for one in (wrong, found))
+    assert after < 0.6 * before
+
+
+def test_endmembers_that_do_not_vary_are_averaged_as_least_squares_has_them():
+    pixels, endmembers, abundances, noise = scene("linear", 30.0)
+    wrong = endmembers * (1 + 0.05 * torch.linspace(-1, 1, 120))
+    variation = variability.Variation(0.0, torch.ones_like(abundances))
+    found = mean_endmembers(pixels, abundances, noise, wrong, torch.tensor(1e3), ALL, variation)
+    move = (torch.linalg.lstsq(abundances, pixels).solution - wrong).double()
+    expected = wrong + mostly_outside(move, wrong.double())
+    assert (found - expected).norm() < 0.2 * mostly_outside(move, wrong.double()).norm(), "windows end at the border"
+
+
+def test_averaged_endmembers_know_what_is_fixed_their_order_and_the_mask():
+    pixels, endmembers, abundances, noise = scene("variable")
+    found = averaged(pixels, endmembers, noise, abundances)
+    order = [2, 0, 3, 1]
+    turned = averaged(pixels, endmembers[order], noise, abundances[:, order])
+    torch.testing.assert_close(turned, found[order], atol=1e-4, rtol=1e-3)
+
+    std = torch.tensor([0.05, 0.0, 0.05, 0.05])[:, None]
+    held = averaged(pixels, endmembers, noise, abundances, std=std)
+    assert torch.equal(held[1], endmembers[1]) and not torch.equal(held[0], endmembers[0])
+
+    valid = ALL.clone()
+    valid[:, 40:] = False
+    kept = valid.flatten()
+    part = averaged(pixels[kept], endmembers, noise, abundances[kept], valid)
+    padded = averaged(pixels[kept], endmembers, noise, abundances[kept], valid[:, :40])
+    assert spectral_angle(part, padded).max() < 0.1 * spectral_angle(part, endmembers).max()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_handful_of_pixels_hardly_moves_the_average(count):
+    pixels, endmembers, abundances, noise = scene("variable")
+    valid = torch.ones(1, count, dtype=torch.bool)
+    found = averaged(pixels[:count], endmembers, noise, abundances[:count], valid)
+    assert torch.isfinite(found).all() and spectral_angle(found, endmembers).max() < 0.05
 
 
 @pytest.mark.parametrize(("kind", "most"), [("white", 1.2), ("uneven", 1.2), ("half", 1.25), ("sparse", 1.7)])
