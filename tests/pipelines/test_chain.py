@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hsunmix.physics import gather_evidence, linear_part
+from hsunmix import SemiBlindUnmixingPipeline, bundled_checkpoint
+from hsunmix.physics import gather_evidence, linear_part, spectral_angle
 from hsunmix.pipelines import chain as chain_module
 from hsunmix.pipelines.chain import EXTRACTED_SHARE, Chain, noisiness, seen_share
 from hsunmix.simulation import benchmark_scene, parametric_spectra
@@ -12,6 +13,14 @@ from hsunmix.simulation import benchmark_scene, parametric_spectra
 from .tiny import tiny_pipeline, tiny_scene
 
 NUM_BANDS = 60
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    """The weights of the package."""
+    pipeline = SemiBlindUnmixingPipeline.from_pretrained(bundled_checkpoint("base"))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def evidence(noise, endmember_error, bend):
@@ -111,3 +120,44 @@ def test_abundances_of_varying_endmembers_are_read_with_the_errors_of_variation_
     assert not blocks
     expected = part.reading.weights @ chain.endmembers.double().T
     torch.testing.assert_close(chain.evidence.gram, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(("mixing", "snr_db"), [("variable", 30.0), ("linear", 15.0)])
+def test_placed_endmembers_go_to_where_refined_maps_would_have_them_and_the_maps_stay(
+    bundled, mixing, snr_db, monkeypatch
+):
+    generator, wavelengths = torch.Generator().manual_seed(2), torch.linspace(400, 2400, 60)
+    spectra = parametric_spectra(400, wavelengths, generator)
+    scene = benchmark_scene(spectra, wavelengths, generator, mixing, snr_db, num_endmembers=4)
+    given = scene.endmembers * (1 + torch.linspace(-0.1, 0.1, 60))
+
+    def unmixed(**call):
+        return bundled(scene.cube, generator=torch.Generator().manual_seed(0), **call)
+
+    def off(out):
+        return spectral_angle(torch.as_tensor(out.endmembers[0]), scene.endmembers).mean()
+
+    out = unmixed(endmembers=given, wavelengths=wavelengths)
+    part = unmixed(scene=out.scene[0])
+    np.testing.assert_array_equal(part.endmembers, out.endmembers)
+    conclude = Chain.conclude_endmembers
+    monkeypatch.setattr(Chain, "conclude_endmembers", lambda chain: None)
+    before = unmixed(endmembers=given, wavelengths=wavelengths)
+    for name in ("abundances", "brightness", "residual", "coarse_endmembers"):
+        np.testing.assert_array_equal(getattr(out, name), getattr(before, name), err_msg=name)
+    assert out.mixing_model == [mixing] and not np.array_equal(out.endmembers, before.endmembers)
+
+    def as_if_maps_were_true(chain):
+        chain.scaled_abundances = scene.abundances.flatten(0, 1)
+        conclude(chain)
+
+    monkeypatch.setattr(Chain, "conclude_endmembers", as_if_maps_were_true)
+    assert off(unmixed(endmembers=given, wavelengths=wavelengths)) < 0.85 * off(before)
+
+
+@pytest.mark.parametrize(("known", "stages"), [("fixed_endmembers", 1), ("library", 3), ("endmembers", 4)])
+def test_only_endmembers_that_pixels_have_placed_have_a_last_step(bundled, known, stages):
+    cube, wavelengths, endmembers = tiny_scene(height=16, width=16)
+    out = bundled(cube, wavelengths, num_endmembers=3, **{known: endmembers})
+    assert len(out.scene[0].stages[0]) == stages
+    np.testing.assert_array_equal(out.endmembers[0], out.scene[0].stages[0][-1].endmembers)
