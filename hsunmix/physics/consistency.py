@@ -379,13 +379,21 @@ def final_endmember_step(
     return torch.where(kept, prior, (prior + move).clamp_min(0)).to(pixels.dtype)
 
 
-def mostly_outside(move: torch.Tensor, endmembers: torch.Tensor) -> torch.Tensor:
-    """What counts of a move (R, B) by least squares of endmembers (R, B) that are placed within their span.
+def mostly_outside(move: torch.Tensor, endmembers: torch.Tensor, few: int = 2) -> torch.Tensor:
+    """What counts of a move by least squares of endmembers that are placed within their span.
 
     Outside of that span what is left of the pixels is theirs, and all of the move there counts. Within, most of it is
-    that of pixels beyond the facets, by noise or since these are misplaced, and (R - 2) / R of the move there counts,
-    nothing of one or two: the facets of two endmembers are placed better than such pixels could place them, those of
-    many are not.
+    that of pixels beyond the facets, by noise or since these are misplaced, and (R - `few`) / R of the move there
+    counts, nothing of so few or less: the facets of two endmembers are placed better than such pixels could place
+    them, those of many are not.
+
+    Args:
+        move: (R, B), of the endmembers.
+        endmembers: (R, B) spectra.
+        few: number of endmembers.
+
+    Returns:
+        (R, B).
     """
     basis = torch.linalg.qr(endmembers.T)[0]  # [B, R]
-    return move - min(2 / len(endmembers), 1.0) * (move @ basis) @ basis.T
+    return move - min(few / len(endmembers), 1.0) * (move @ basis) @ basis.T

@@ -29,6 +29,7 @@ _STRIDE = 3  # pixels between places for which changes of shape are solved
 _FAR_STRIDE = 6  # the same where nothing is interpolated between them
 _PLACES_AT_ONCE = 1024
 _WITHIN = 0.8  # of the variance of changes of shape: what differs among the pixels about a place
+_FEW = 3  # endmembers whose span maps know no better, in which they may vary as well
 _BANDS_AT_ONCE = 32  # where every place and band has a system of its own
 # Ridge of the scales: what errors that neighbours share call for, and how much more for each unit of the variance that
 # the scales leave in the sums of the coefficients. Illumination that varies is left alone by it.
@@ -131,8 +132,8 @@ def mean_endmembers(
     Least squares over all pixels would count each of them by the square of its abundance: what a few regions of much
     of a material look like. Here each place has endmembers of its own, by the pixels around it, that differ from those
     of the scene by a change of shape; what is certain at a place counts no more than that change lets it (random
-    effects: Laird and Ware, Biometrics 1982), one R x R solve per place and band. Of the way there, as much counts as
-    `hsunmix.physics.consistency.mostly_outside` says: the abundances, too, are those of endmembers that vary.
+    effects: Laird and Ware, Biometrics 1982), one R x R solve per place and band. Of the way there within the span of
+    the endmembers, (R - 3) / R counts, see `hsunmix.physics.consistency.mostly_outside`.
 
     Args:
         pixels: (N, B) spectra as measured.
@@ -167,7 +168,7 @@ def mean_endmembers(
         total = unit * torch.linalg.solve(mixed, told).sum(0) * (_FAR_STRIDE / _WINDOW) ** 2  # [b, R, R + 1]
         move = unit * torch.linalg.solve(total[..., :rank] * unit.mT + eye, total[..., rank:])
         moves.append(move.squeeze(-1).T)
-    moved = (expected + mostly_outside(torch.cat(moves, 1), expected)).clamp_min(0)
+    moved = (expected + mostly_outside(torch.cat(moves, 1), expected, _FEW)).clamp_min(0)
     return torch.where(std == 0, prior, moved.to(prior.dtype)).to(pixels.dtype)
 
 

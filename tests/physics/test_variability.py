@@ -176,7 +176,7 @@ def test_endmembers_are_averaged_over_the_scene_not_over_the_pixels_that_hold_mo
         pixels, endmembers, abundances, noise = scene("variable", 40.0, seed, rank)
         lit = solve(pixels, endmembers, noise).variation.scales * abundances
         move = torch.linalg.lstsq(lit, pixels.double()).solution - endmembers
-        pooled = endmembers + mostly_outside(move, endmembers.double())
+        pooled = endmembers + mostly_outside(move, endmembers.double(), 3)
         average = averaged(pixels, endmembers, noise, abundances)
         off.append([spectral_angle(one.double(), endmembers.double()).mean() for one in (average, pooled)])
     average, pooled = torch.tensor(off).mean(0)
@@ -199,8 +199,10 @@ def test_endmembers_that_do_not_vary_are_averaged_as_least_squares_has_them():
     variation = variability.Variation(0.0, torch.ones_like(abundances))
     found = mean_endmembers(pixels, abundances, noise, wrong, torch.tensor(1e3), ALL, variation)
     move = (torch.linalg.lstsq(abundances, pixels).solution - wrong).double()
-    expected = wrong + mostly_outside(move, wrong.double())
-    assert (found - expected).norm() < 0.2 * mostly_outside(move, wrong.double()).norm(), "windows end at the border"
+    expected = wrong + mostly_outside(move, wrong.double(), 3)
+    assert (found - expected).norm() < 0.2 * mostly_outside(move, wrong.double(), 3).norm(), (
+        "windows end at the border"
+    )
 
 
 def test_averaged_endmembers_know_what_is_fixed_their_order_and_the_mask():
