@@ -380,7 +380,7 @@ def final_endmember_step(
 
 
 def mostly_outside(move: torch.Tensor, endmembers: torch.Tensor, few: int = 2) -> torch.Tensor:
-    """What counts of a move by least squares of endmembers that are placed within their span.
+    """What counts of a move onto the data of endmembers that are placed within their span.
 
     Outside of that span what is left of the pixels is theirs, and all of the move there counts. Within, most of it is
     that of pixels beyond the facets, by noise or since these are misplaced, and (R - `few`) / R of the move there
@@ -390,7 +390,7 @@ def mostly_outside(move: torch.Tensor, endmembers: torch.Tensor, few: int = 2) -
     Args:
         move: (R, B), of the endmembers.
         endmembers: (R, B) spectra.
-        few: number of endmembers.
+        few: number of endmembers up to which nothing of the move within their span counts.
 
     Returns:
         (R, B).

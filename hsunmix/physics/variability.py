@@ -28,8 +28,8 @@ _WINDOW = 7  # pixels, box filtered twice: about as wide as scales and shapes ar
 _STRIDE = 3  # pixels between places for which changes of shape are solved
 _FAR_STRIDE = 6  # the same where nothing is interpolated between them
 _PLACES_AT_ONCE = 1024
-_WITHIN = 0.8  # of the variance of changes of shape: what differs among the pixels about a place
-_FEW = 3  # endmembers whose span maps know no better, in which they may vary as well
+_WITHIN = 0.8  # of the variance of changes of shape: errors of a pixel, since they are not the same about a place
+_FEW = 3  # endmembers up to which no move within their span counts
 _BANDS_AT_ONCE = 32  # where every place and band has a system of its own
 # Ridge of the scales: what errors that neighbours share call for, and how much more for each unit of the variance that
 # the scales leave in the sums of the coefficients. Illumination that varies is left alone by it.
@@ -314,7 +314,7 @@ def _window_sum(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def _at_places(maps: torch.Tensor, stride: int = _STRIDE) -> torch.Tensor:
-    """Values (P, C) of every third pixel of every third row of maps (C, H, W), repeated until the last one is one."""
+    """Values (P, C) of every third (`stride`) pixel and row of maps (C, H, W), repeated until the last one is one."""
     height, width = maps.shape[1:]
     below, right = _margins(height, width, stride)
     maps = functional.pad(maps[None], (0, right, 0, below), mode="replicate")[0]

@@ -75,8 +75,8 @@ class Chain:
         alternatives: to the start, among which the facets of the pixels may choose; `None` where they may not.
         polished: (R, K) where the start goes if it consists of archetypes; `None` where it doesn't.
         followed: stages that the whole scene has gone through, of which `cube` is a part; `None` for a cube by itself.
-        stages: the start, the state after each denoising step that asks the networks, and the same with endmembers
-            from the last E-step, where they are placed. The last one has those of the result.
+        concluded: (R, K) endmembers of the result, from `conclude_endmembers` or of the whole scene; `None` before.
+        stages: the start, and the state after each denoising step that asks the networks.
         observed: (N, K) the measured pixels.
         endmembers: (R, K) current estimate.
         endmember_std: (R, K) its standard deviation: what `endmember_unet` expects of itself, 0 for fixed ones.
@@ -85,14 +85,14 @@ class Chain:
         seen_share: of `endmember_std` in `evidence`, see `seen_share`.
         evidence: closed-form unmixing with the current endmembers.
         scaled_abundances: (N, R) current `b = s * a`.
-        moved_endmembers: (R, K) the start after one closed-form step onto the data, which the network sees. Repeated,
-            that step only drifts (the residual falls while spectra and maps get worse), so it is taken once.
+        moved_endmembers: (R, K) the start after one closed-form step onto the data, which the network sees. Repeated
+            with data of single pixels it only drifts (the residual falls while spectra and maps get worse).
         moved_std: (R, K) standard deviation of that step.
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
             have it as far as noise doesn't rule, and then, in rounds, to their facets and to where all of them would
             have it as far as endmembers explain what these have in common; archetypes first go where `polished` says.
-        explained: share of what pixels have in common in the residual that other endmembers explain; 0 where these are
-            not placed.
+        placed: the pixels have placed `fitted_endmembers`.
+        explained: share of what these have in common in the residual that other endmembers explain, once placed.
         facet_move: (R, K) what of that is due to facets, or to more alternations of archetypes.
         residual_noise: share of the noise in what the start leaves of the pixels.
         variation: of endmembers that vary, from `hsunmix.physics.linear_part`, else `None`.
@@ -117,6 +117,7 @@ class Chain:
     alternatives: Alternatives | None = None
     polished: torch.Tensor | None = None
     followed: list[Stage] | None = None
+    concluded: torch.Tensor | None = None
     stages: list[Stage] = field(default_factory=list)
     observed: torch.Tensor = field(init=False)
     endmembers: torch.Tensor = field(init=False)
@@ -128,7 +129,8 @@ class Chain:
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
     fitted_endmembers: torch.Tensor = field(init=False)
-    explained: float = 0.0
+    placed: bool = field(init=False, default=False)
+    explained: float = field(init=False, default=0.0)
     facet_move: torch.Tensor = field(init=False)
     residual_noise: float = field(init=False)
     variation: Variation | None = field(init=False)
@@ -182,6 +184,11 @@ class Chain:
         return self.coarse_endmembers.amax(1, keepdim=True).clamp_min(1e-6)
 
     @property
+    def last_endmembers(self) -> torch.Tensor:
+        """(R, K) those of the result."""
+        return self.endmembers if self.concluded is None else self.concluded
+
+    @property
     def coarse_maps(self) -> torch.Tensor:
         """(R, H, W) coarse abundances on the grid."""
         return scatter(self.coarse_abundances, self.cube.valid).permute(2, 0, 1)
@@ -216,7 +223,7 @@ class Chain:
         self._gather()
 
     def _place_endmembers(self) -> None:
-        before = self.cube, self.evidence, self.seen_share  # of the start, which the networks see
+        before = self.cube, self.evidence, self.seen_share, self.variation  # of the start, which the networks see
         start = self.coarse_endmembers
         if self.polished is not None:
             start = torch.where(self.movable[:, None], self._in_scale(self.polished), start)
@@ -240,7 +247,8 @@ class Chain:
             if others is not None and relative_turn(came_from, turned, others) < _LEAST_TURN:
                 break
         self.endmembers = self.coarse_endmembers
-        self.cube, self.evidence, self.seen_share = before
+        self.cube, self.evidence, self.seen_share, self.variation = before
+        self.placed = True
 
     def _place_by_facets(self, alternatives: Alternatives, start: torch.Tensor) -> None:
         here = self.fitted_endmembers
@@ -322,22 +330,20 @@ class Chain:
         self.scaled_abundances = (brightness[:, None] * followed).to(self.cube.pixels.dtype)
 
     def conclude_endmembers(self) -> None:
-        """Last E-step: placed endmembers go to where the maps in the result would have them, in a stage of its own.
+        """Last E-step: placed endmembers go to where the refined maps would have them; those of the result.
 
         These maps know more than the data of each pixel, which have placed them. They stay as they are.
         """
-        maps, free = self.scaled_abundances, ANCHOR_STD * self.scale * self.movable[:, None]
-        if self.followed is not None:
-            concluded = self.followed[-1].endmembers
-        elif self.explained == 0:
+        if self.concluded is not None or not self.placed:
             return
-        elif self.variation is not None:
+        maps, free = self.scaled_abundances, ANCHOR_STD * self.scale * self.movable[:, None]
+        if self.variation is not None:
             data, where = (self.observed, maps, self.cube.noise_std), (self.cube.valid, self.variation)
-            concluded = self._in_scale(mean_endmembers(*data, self.endmembers, free, *where))
+            moved = mean_endmembers(*data, self.endmembers, free, *where)
         else:
             data = self.cube.pixels, maps, self.evidence.noise_std
-            concluded = self._in_scale(final_endmember_step(*data, self.endmembers, free, self.explained))
-        self.stages.append(replace(self.stages[-1], endmembers=concluded))
+            moved = final_endmember_step(*data, self.endmembers, free, self.explained)
+        self.concluded = self._in_scale(moved)
 
     def posterior_std(self) -> torch.Tensor:
         """(N, R) standard deviation of the abundances, float64, by what data and networks expect of themselves."""
@@ -386,7 +392,7 @@ class Chain:
 
     def residual(self) -> torch.Tensor:
         """(N,) root mean square of cube minus model."""
-        return (self.cube.pixels - self.scaled_abundances @ self.endmembers).square().mean(1).sqrt()
+        return (self.cube.pixels - self.scaled_abundances @ self.last_endmembers).square().mean(1).sqrt()
 
     def _gather(self, at_facets: bool = False) -> None:
         brightness = (self.brightness_model.level, self.brightness_model.precision)
@@ -535,8 +541,8 @@ def _on_simplex(abundances: torch.Tensor) -> torch.Tensor:
 def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
     """The chains of a part of a scene, which follow those of the whole."""
     chains = []
-    for stages, share, posterior_share in zip(
-        scene.stages, scene.predicted_shares, scene.posterior_shares, strict=True
+    for stages, concluded, share, posterior_share in zip(
+        scene.stages, scene.concluded, scene.predicted_shares, scene.posterior_shares, strict=True
     ):
         start = stages[0].endmembers.to(cube.pixels)
         fixed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
@@ -548,6 +554,7 @@ def scene_chains(cube: PreparedCube, scene: SceneModel) -> list[Chain]:
             scene.origin,
             mixing_model=scene.mixing_model,
             followed=stages,
+            concluded=concluded.to(start),
             predicted_share=share,
             posterior_share=posterior_share,
         )

@@ -27,7 +27,7 @@ def summarise(
     else:
         maps = torch.stack(latents).permute(0, 2, 3, 1)[:, cube.valid]  # [M, N, R]
         abundances = split_brightness(((maps + 1) / 2).clamp_min(0))[0]
-    endmembers = torch.stack([chain.stages[-1].endmembers.to(cube.pixels) for chain in chains])  # [M, R, K]
+    endmembers = torch.stack([chain.last_endmembers for chain in chains])  # [M, R, K]
     brightness = torch.stack([chain.scaled_abundances.sum(1) for chain in chains])  # [M, N]
 
     abundance_uncertainty = endmember_uncertainty = None

@@ -68,7 +68,8 @@ class SceneModel:
         mixing_model: of `hsunmix.physics.MIXING_MODELS`.
         origin: of the endmembers, see `hsunmix.pipelines.chain.Chain`.
         number_probabilities: of each number of endmembers, where it was estimated, else `None`.
-        stages: of each of the M chains, see there.
+        stages: for each of the M chains its start and its state after each denoising step that asks the networks.
+        concluded: (M, R, K) endmembers of the result.
         predicted_shares: of each chain, `Chain.predicted_share`.
         posterior_shares: of each chain, `Chain.posterior_share`.
         call: arguments of that call which the next one must repeat.
@@ -85,6 +86,7 @@ class SceneModel:
     origin: str
     number_probabilities: dict[int, float] | None
     stages: list[list[Stage]]
+    concluded: torch.Tensor
     predicted_shares: list[float]
     posterior_shares: list[float]
     call: dict[str, Any]
@@ -121,6 +123,7 @@ class SceneModel:
             origin=chains[0].origin,
             number_probabilities=number_probabilities,
             stages=[list(chain.stages) for chain in chains],
+            concluded=torch.stack([chain.last_endmembers for chain in chains]),
             predicted_shares=[chain.predicted_share for chain in chains],
             posterior_shares=[chain.posterior_share for chain in chains],
             call=call,
@@ -195,6 +198,7 @@ class SceneModel:
             "noise_std": self.noise_std,
             "wavelengths": self.wavelengths,
             "fwhm": self.fwhm,
+            "concluded": self.concluded,
         }
         arrays = {key: None if value is None else value.cpu().numpy() for key, value in arrays.items()}
         for m, stages in enumerate(self.stages):
@@ -232,7 +236,7 @@ class SceneModel:
             arrays = {key: archive[key] for key in archive.files}
         about = json.loads(str(arrays.pop("about")))
         tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-        told = {"posterior_shares", "origin"} | {f"{field.name}_0" for field in fields(Stage)}
+        told = {"posterior_shares", "origin", "concluded"} | {f"{field.name}_0" for field in fields(Stage)}
         if missing := told - about.keys() - tensors.keys():
             raise ValueError(f"{path} is of another version of hsunmix: it lacks {', '.join(sorted(missing))}.")
         chains = []
@@ -255,6 +259,7 @@ class SceneModel:
             origin=about["origin"],
             number_probabilities=numbers,
             stages=chains,
+            concluded=tensors["concluded"],
             predicted_shares=about["predicted_shares"],
             posterior_shares=about["posterior_shares"],
             call=about["call"],

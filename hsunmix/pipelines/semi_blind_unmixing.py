@@ -278,7 +278,8 @@ class SemiBlindUnmixingPipeline(HubPipeline, DiffusionPipeline):
                     endmember_latents = _unpack(tensors.get("endmember_latents"), endmember_latents)
                 progress_bar.update()
 
-        # 6. Towards the predicted maps, as far as the whole scene says that the data hold nothing more
+        # 6. Towards the predicted maps, as far as the whole scene says that the data hold nothing more, and endmembers
+        # to where these maps have them
         if plan and not self.interrupt:
             if scene is None:
                 self._weigh_predictions(chains, batches, generators, self._plan(steps, strength, device))

@@ -122,7 +122,7 @@ def test_abundances_of_varying_endmembers_are_read_with_the_errors_of_variation_
     torch.testing.assert_close(chain.evidence.gram, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize(("mixing", "snr_db"), [("variable", 30.0), ("linear", 15.0)])
+@pytest.mark.parametrize(("mixing", "snr_db"), [("variable", 30.0), ("linear", 15.0), ("bilinear", 20.0)])
 def test_placed_endmembers_go_to_where_refined_maps_would_have_them_and_the_maps_stay(
     bundled, mixing, snr_db, monkeypatch
 ):
@@ -132,32 +132,65 @@ def test_placed_endmembers_go_to_where_refined_maps_would_have_them_and_the_maps
     given = scene.endmembers * (1 + torch.linspace(-0.1, 0.1, 60))
 
     def unmixed(**call):
-        return bundled(scene.cube, generator=torch.Generator().manual_seed(0), **call)
+        return bundled(scene.cube, mixing_model=mixing, generator=torch.Generator().manual_seed(0), **call)
 
     def off(out):
         return spectral_angle(torch.as_tensor(out.endmembers[0]), scene.endmembers).mean()
 
-    out = unmixed(endmembers=given, wavelengths=wavelengths)
+    known = {"endmembers": given, "wavelengths": wavelengths, "brightness": "fixed"}
+    out = unmixed(**known)
     part = unmixed(scene=out.scene[0])
     np.testing.assert_array_equal(part.endmembers, out.endmembers)
+    np.testing.assert_allclose(part.residual, out.residual, atol=1e-5)
     conclude = Chain.conclude_endmembers
     monkeypatch.setattr(Chain, "conclude_endmembers", lambda chain: None)
-    before = unmixed(endmembers=given, wavelengths=wavelengths)
-    for name in ("abundances", "brightness", "residual", "coarse_endmembers"):
+    before = unmixed(**known)
+    for name in ("abundances", "brightness", "coarse_endmembers"):
         np.testing.assert_array_equal(getattr(out, name), getattr(before, name), err_msg=name)
-    assert out.mixing_model == [mixing] and not np.array_equal(out.endmembers, before.endmembers)
+    assert not np.array_equal(out.endmembers, before.endmembers)
 
     def as_if_maps_were_true(chain):
         chain.scaled_abundances = scene.abundances.flatten(0, 1)
         conclude(chain)
 
     monkeypatch.setattr(Chain, "conclude_endmembers", as_if_maps_were_true)
-    assert off(unmixed(endmembers=given, wavelengths=wavelengths)) < 0.85 * off(before)
+    assert off(unmixed(**known)) < 0.85 * off(before)
 
 
-@pytest.mark.parametrize(("known", "stages"), [("fixed_endmembers", 1), ("library", 3), ("endmembers", 4)])
-def test_only_endmembers_that_pixels_have_placed_have_a_last_step(bundled, known, stages):
+def test_endmembers_keep_their_common_maximum_in_the_last_step_and_rebuild_the_cube(bundled):
     cube, wavelengths, endmembers = tiny_scene(height=16, width=16)
-    out = bundled(cube, wavelengths, num_endmembers=3, **{known: endmembers})
-    assert len(out.scene[0].stages[0]) == stages
-    np.testing.assert_array_equal(out.endmembers[0], out.scene[0].stages[0][-1].endmembers)
+    light = np.exp(0.3 * np.random.default_rng(0).standard_normal((16, 16, 1))).astype(np.float32)
+    out = bundled(light * cube, wavelengths, endmembers=endmembers, brightness="free", mixing_model="linear")
+    (spectra,), (stages,) = out.endmembers, out.scene[0].stages
+    assert not np.array_equal(spectra, stages[-1].endmembers)
+    np.testing.assert_allclose(spectra.max(1), spectra.max(), rtol=1e-5)
+    rebuilt = out.brightness[0][..., None] * (out.abundances[0] @ spectra)
+    residual = np.sqrt(
+        np.square(rebuilt - out.scene[0].prepare(light * cube).pixels.numpy().reshape(cube.shape)).mean(2)
+    )
+    np.testing.assert_allclose(residual, out.residual[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "steps", "moves"),
+    [
+        pytest.param({"endmembers": 3}, 16, 2, True, id="corrected"),
+        pytest.param({"num_endmembers": 3}, 16, 2, True, id="extracted"),
+        pytest.param({"endmembers": 3}, 16, 0, False, id="coarse estimate only"),
+        pytest.param({"endmembers": 3}, 7, 2, False, id="too few pixels"),
+        pytest.param({"fixed_endmembers": 3}, 16, 2, False, id="exact"),
+        pytest.param({"library": 3, "num_endmembers": 3}, 16, 2, False, id="library"),
+        pytest.param({"fixed_endmembers": 1, "num_endmembers": 3}, 16, 2, True, id="one exact"),
+    ],
+)
+def test_only_endmembers_that_pixels_have_placed_have_a_last_step(bundled, known, size, steps, moves):
+    cube, wavelengths, endmembers = tiny_scene(height=size, width=size)
+    call = {name: count if name == "num_endmembers" else endmembers[:count] for name, count in known.items()}
+    out = bundled(cube, wavelengths, **call, num_inference_steps=steps, brightness="fixed")
+    scene = out.scene[0]
+    assert (not torch.equal(scene.concluded[0], scene.stages[0][-1].endmembers)) == moves
+    np.testing.assert_array_equal(out.endmembers[0], scene.concluded[0])
+    exact = len(call.get("fixed_endmembers", []))
+    np.testing.assert_array_equal(out.endmembers[0][:exact], endmembers[:exact])
+    part = bundled(cube, scene=scene, num_inference_steps=steps)
+    np.testing.assert_array_equal(part.endmembers, out.endmembers)

@@ -95,6 +95,7 @@ def test_saved_and_loaded(pipe, tmp_path):
     )
     np.testing.assert_array_equal(same.abundances, again.abundances)
     np.testing.assert_array_equal(same.abundance_uncertainty, again.abundance_uncertainty)
+    np.testing.assert_array_equal(same.endmembers, again.endmembers)
 
 
 @pytest.mark.parametrize(
