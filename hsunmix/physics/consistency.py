@@ -364,7 +364,7 @@ def final_endmember_step(
 
     Args:
         pixels: (N, B) spectra.
-        scaled_abundances: (N, R) `b = s * a`, least squares with `prior`.
+        scaled_abundances: (N, R) `b = s * a`, least squares with `prior` or refined.
         noise_std: (B,) standard deviation of noise and model error.
         prior: (R, B) endmembers.
         prior_std: (R, B) or broadcastable: how far each may be off; 0 keeps an endmember exactly.

@@ -1,4 +1,4 @@
-"""Endmembers that vary over the scene: what their variation adds to each pixel, so that it can be taken out.
+"""Endmembers that vary over the scene: what their variation adds to each pixel, and what they are without it.
 
 The same material is brighter here and redder there (grain size, moisture, canopy). Two kinds of variation are told
 from the data. Changes of shape are smooth along the spectrum. Those that neighbouring pixels share show in what these
@@ -6,6 +6,7 @@ leave outside of the span of the endmembers, and are taken out (local endmembers
 rest counts as an error of that covariance, under which generalised least squares (Aitken, 1935) reads the abundances
 from the finer features. Changes of scale, one for each endmember, are smooth over the scene and show where the
 coefficients of neighbouring pixels do not sum to one (extended linear mixing model: Drumetz et al., IEEE TIP 2016).
+What endmembers are on average over the scene is told, with refined maps, from what they are at its places.
 """
 
 from __future__ import annotations
