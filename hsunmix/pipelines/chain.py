@@ -91,8 +91,8 @@ class Chain:
         fitted_endmembers: (R, K) the start, or where all pixels have placed it, that moved to where most of them would
             have it as far as noise doesn't rule, and then, in rounds, to their facets and to where all of them would
             have it as far as endmembers explain what these have in common; archetypes first go where `polished` says.
-        placed: the pixels have placed `fitted_endmembers`.
-        explained: share of what these have in common in the residual that other endmembers explain, once placed.
+        explained: share of what pixels have in common in the residual that other endmembers explain; `None` where they
+            have not placed `fitted_endmembers`.
         facet_move: (R, K) what of that is due to facets, or to more alternations of archetypes.
         residual_noise: share of the noise in what the start leaves of the pixels.
         variation: of endmembers that vary, from `hsunmix.physics.linear_part`, else `None`.
@@ -129,8 +129,7 @@ class Chain:
     moved_endmembers: torch.Tensor = field(init=False)
     moved_std: torch.Tensor = field(init=False)
     fitted_endmembers: torch.Tensor = field(init=False)
-    placed: bool = field(init=False, default=False)
-    explained: float = field(init=False, default=0.0)
+    explained: float | None = field(init=False, default=None)
     facet_move: torch.Tensor = field(init=False)
     residual_noise: float = field(init=False)
     variation: Variation | None = field(init=False)
@@ -248,7 +247,6 @@ class Chain:
                 break
         self.endmembers = self.coarse_endmembers
         self.cube, self.evidence, self.seen_share, self.variation = before
-        self.placed = True
 
     def _place_by_facets(self, alternatives: Alternatives, start: torch.Tensor) -> None:
         here = self.fitted_endmembers
@@ -334,7 +332,7 @@ class Chain:
 
         These maps know more than the data of each pixel, which have placed them. They stay as they are.
         """
-        if self.concluded is not None or not self.placed:
+        if self.explained is None:
             return
         maps, free = self.scaled_abundances, ANCHOR_STD * self.scale * self.movable[:, None]
         if self.variation is not None:
